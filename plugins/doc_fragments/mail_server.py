@@ -61,7 +61,7 @@ options:
       - Before the change, the module makes a handshake with each known next hop, and refuses a floor that one of them does not reach
         where O(outbound=required). After it, no listener may agree on an older version.
       - V(none) puts back what was there before. Without this option the versions stay as they are.
-      - For the kinds V(postfix) and V(exim) only.
+      - For the kinds V(postfix) and V(exim) only. For V(exchange), a note of the read says where to set it by hand.
     type: str
     choices: [TLSv1.2, TLSv1.3, none]
   address:
@@ -126,12 +126,15 @@ options:
     description:
       - With O(certificate_source=host), further certificates that are on the host, each with a key of another algorithm. They are served
         beside the first one, and judged by the same rules.
+      - One with C(ports) is served by the listeners on these ports alone, in the place of the first one.
     type: list
     elements: dict
     default: []
     suboptions:
       certificate_path: {description: The absolute path of the certificates., type: path, required: true}
       private_key_path: {description: The absolute path of the private key, if it has a file of its own., type: path}
+      ports: {description: The ports that serve it in the place of the first one., type: list, elements: int}
+      names: {description: With ports, the names that it has to cover. By default those of the host., type: list, elements: str}
   install:
     description:
       - The certificate to install at O(certificate), in the same change. Without it the file that is there is used.
@@ -149,7 +152,9 @@ options:
       pkcs12_content: {description: The PKCS#12 file as text in base64., type: str}
       pkcs12_password: {description: The password of the PKCS#12 file., type: str}
       more:
-        description: Further certificates, each with a key of another algorithm. They are served beside the first one.
+        description:
+          - Further certificates, each with a key of another algorithm. They are served beside the first one. One with C(ports) is served
+            by the listeners on these ports alone, in the place of the first one.
         type: list
         elements: dict
         suboptions:
@@ -162,6 +167,8 @@ options:
           pkcs12_file: {description: Key and certificates as one PKCS#12 file. A file on the controller., type: path}
           pkcs12_content: {description: The PKCS#12 file as text in base64., type: str}
           pkcs12_password: {description: The password of the PKCS#12 file., type: str}
+          ports: {description: The ports that serve it in the place of the first one., type: list, elements: int}
+          names: {description: With ports, the names that it has to cover. By default those of the host., type: list, elements: str}
       key_types:
         description: The algorithms of keys that are made on the host. For each there is a certificate. By default V(ecdsa).
         type: list
@@ -218,6 +225,7 @@ options:
           replaces: {description: Fingerprint of one on the host that does not end later., type: str, default: ''}
           private_key: {description: Path of a key that was made on the host., type: path, default: ''}
           issued_by: {description: What will issue the certificate., type: str, default: ''}
+          ports: {description: The ports that serve it., type: list, elements: int, default: []}
       issue:
         description: What is to be issued for a key of the host.
         type: dict

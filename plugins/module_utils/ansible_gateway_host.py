@@ -8,7 +8,7 @@ Apart from ansible_gateway, because the modules that set one part of a gateway n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import drop_pending
@@ -21,6 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
     set_gateway,
     undo_killed_run,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_floor import foretold
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import gateway_result, parts_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.reading import probe_targets, read_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import (
@@ -38,7 +39,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import desired_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import describe
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS, product_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
+    PRODUCTS,
+    floor_not_held,
+    product_of,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
 
 if TYPE_CHECKING:
@@ -101,7 +106,18 @@ def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         host = read_mail_server(
             _as_server(options), runner(module), [one for one in targets if one != gateway.own_port]
         )
-    host = {**host, "notes": [*host["notes"], *view["notes"]]}
+    wanted = options["min_tls"] if options["state"] == "present" else None
+    floor = [*floor_not_held(kind, wanted), *(_floor_left_out(gateway, options) if view["gateway"] and wanted else ())]
+    refused: list[dict[str, str]] = []
+    if wanted and view["gateway"]:
+        problems, weaker = _foretold(gateway, options, (host["probe"] or {}).get("results") or ())
+        refused = [{"code": "change_refused", "message": one} for one in problems]
+        floor += [{"code": "tls_floor_not_reached", "message": one} for one in weaker]
+    host = {
+        **host,
+        "notes": [*host["notes"], *view["notes"], *floor],
+        "obstacles": [*host["obstacles"], *refused],
+    }
     said = {one["message"] for one in host["obstacles"]}
     return {
         **host,
@@ -109,6 +125,28 @@ def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         "digests": {**host.get("digests", {}), **view["digests"]},
         "obstacles": [*host["obstacles"], *(one for one in view["obstacles"] if one["message"] not in said)],
     }
+
+
+def _foretold(gateway: Gateway, options: Mapping[str, Any], tests: Iterable[Any]) -> tuple[list[str], list[str]]:
+    """Return which mail servers the floor of the gateway's own transports would keep mail from, and where it would go in plaintext."""
+    try:
+        return foretold(gateway, parts_of(gateway, options), [one for one in tests if isinstance(one, Mapping)])
+    except EngineError:  # the read of the gateway says it
+        return [], []
+
+
+def _floor_left_out(gateway: Gateway, options: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a note if the accepting side gets a floor, and the gateway's own transports, which nothing of the call concerns, do not."""
+    if options["inbound"] not in INBOUND[1:] or options["min_tls"] not in FLOORS or parts_of(gateway, options):
+        return []
+    held = gateway.read()
+    if held.min_tls == options["min_tls"] or not (held.email_configs or held.recipients_enforced):
+        return []
+    said = (
+        f"the transports of the delivery modes and enforced domains that this gateway holds keep their TLS versions, because the inventory "
+        f"names none of them; the floor {options['min_tls']} is set there in a run with email_configs"
+    )
+    return [{"code": "tls_floor_not_reached", "message": said}]
 
 
 def _refusal(kind: str) -> str:
@@ -149,7 +187,10 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
             digests=options["digests"],
             queue_seconds=options["queue_timeout"],
         )
-        return _with_digests(gateway_result(outcome), gateway, module)
+        result = gateway_result(outcome)
+        if said := floor_not_held(options["gateway"], options["min_tls"]):
+            result["warnings"] = [*result.get("warnings", ()), *(one["message"] for one in said)]
+        return _with_digests(result, gateway, module)
     if refusal := _refusal(options["gateway"]):
         raise EngineError(refusal)
     desired = desired_of(_as_server(options), options["gateway"])

@@ -29,6 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model i
     RENEWED,
     SEND_ONLY,
     Desired,
+    OfPorts,
     Outcome,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import put_back
@@ -111,11 +112,13 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
     kept = [one.path for one in bundles if keeps(one)]  # the file that is there is the one to serve
     wanted = [None if one.path in kept else one for one in bundles]
     listens, renews = options["inbound"] != SEND_ONLY, options["inbound"] == RENEWED
-    others = [one.path for one in bundles[1:]]
-    keys = [""] * len(others)
+    more = options["bundle"].get("more") or () if bundles else ()
+    others = [OfPorts(tuple(one.get("ports") or ()), bundle.path) for one, bundle in zip(more, bundles[1:])]
     if on_host:
-        others = [one["certificate_path"] for one in options["more_on_host"]]
-        keys = [one.get("private_key_path") or "" for one in options["more_on_host"]]
+        others = [
+            OfPorts(tuple(one.get("ports") or ()), one["certificate_path"], one.get("private_key_path") or "")
+            for one in options["more_on_host"]
+        ]
     return Desired(
         "offered" if renews else options["inbound"] if listens else None,
         options["outbound"],
@@ -128,8 +131,9 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
         private_key=(options["private_key"] or "") if on_host else "",
         on_host=on_host and listens,
         listens=listens,
-        more=tuple(others),
-        more_keys=tuple(keys),
+        more=tuple(one.certificate for one in others if not one.ports),
+        more_keys=tuple(one.private_key for one in others if not one.ports),
+        of_ports=tuple(one for one in others if one.ports),
         others=tuple(one for one in wanted[1:] if one),
         only_renew=renews,
         min_tls="" if renews or options["only_relax"] else options.get("min_tls") or "",

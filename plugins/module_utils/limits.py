@@ -239,6 +239,12 @@ LOG_DIRECTORY_FILES = 10_000
 """Files below one directory of logs: a year of daily files of 27 hosts."""
 LOG_PIPE_SECONDS = 60.0
 """The wait for a pipe's next data."""
+FORECAST_BYTES = 32 << 20
+"""The newest part of a log, in which a plan looks for old TLS versions: some 200,000 lines."""
+FORECAST_LINES = 200_000
+"""The same of the journal."""
+FORECAST_SECONDS = 5.0
+"""The same in time: each host of a plan waits for it."""
 LOG_RUN_SECONDS = 1800.0
 """All sources of a count. Some 40 MB are read a second, so 70 GB; a compressed file of 1 MB may hold 1 GB and more."""
 

@@ -73,6 +73,8 @@ options:
           pkcs12_file: {description: Key and certificates as one PKCS#12 file. A file on the controller., type: path}
           pkcs12_content: {description: The PKCS#12 file as text in base64., type: str}
           pkcs12_password: {description: The password of the PKCS#12 file., type: str}
+          ports: {description: The ports that serve it., type: list, elements: int}
+          names: {description: With ports, the names that it has to cover., type: list, elements: str}
       key_types:
         description: The algorithms of keys that are made on the host. For each there is a certificate. By default V(ecdsa).
         type: list

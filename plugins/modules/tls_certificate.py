@@ -97,6 +97,7 @@ options:
     description:
       - Further certificates for the same names, each with a key of another algorithm, such as RSA beside ECDSA. They are installed beside
         O(path), as C(starttls-2.pem) beside C(starttls.pem), and served side by side.
+      - One with C(ports) is for the listeners on these ports alone. It may have other names, and the algorithm of the first one.
     type: list
     elements: dict
     suboptions:
@@ -109,6 +110,8 @@ options:
       pkcs12_file: {description: As O(pkcs12_file)., type: path}
       pkcs12_content: {description: As O(pkcs12_content)., type: str}
       pkcs12_password: {description: As O(pkcs12_password)., type: str}
+      ports: {description: The ports that serve it in the place of the first one., type: list, elements: int}
+      names: {description: 'With ports, the names that it has to cover. By default O(names).', type: list, elements: str}
   key_types:
     description:
       - With V(command), V(csr) and V(acme), the algorithms of the keys. For each there is a certificate of its own, see O(more).

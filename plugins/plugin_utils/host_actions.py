@@ -142,7 +142,10 @@ class ReadAction(HostAction):
             if newer and checked:
                 checked = keep_newer(newer, options["install"] or {}, checked, functools.partial(read_bytes, self))
             on_host = result.get("on_host")
-            result = with_host_certificate(result, options["install"] or {}, functools.partial(read_bytes, self))
+            entries = options.get("more_on_host") or ()
+            result = with_host_certificate(
+                result, options["install"] or {}, functools.partial(read_bytes, self), entries
+            )
             result = with_read_peers(result, options, served_chain(result, checked))
             done = complete_observed(result, expected, checked, arguments.get("ca_content") or "")
             return with_tlsa(done, options, checked, renewed_here and "obstacles" in done, on_host)

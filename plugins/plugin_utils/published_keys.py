@@ -96,7 +96,7 @@ def _names(install: Mapping[str, Any]) -> list[str]:
 
 def _installs(result: Mapping[str, Any], checked: CheckedInputs) -> bool:
     """Whether a read says that a certificate file changes."""
-    paths = {str(one.arguments["path"]) for one in (checked, *checked.more)}
+    paths = {str(one.arguments["path"]) for one in checked.own}
     changes = result.get("changes") or ()
     return any(isinstance(one, Mapping) and one.get("path") in paths for one in changes)
 
@@ -111,7 +111,7 @@ def _findings(checked: CheckedInputs, options: Mapping[str, Any]) -> list[Findin
 
 
 def _compared(found: Iterable[dane.TlsaLookup], port: int, checked: CheckedInputs) -> list[Finding]:
-    every = (checked, *checked.more)
+    every = checked.own  # the records are those of the mail port
     keys = [one.waiting_key for one in every]
     return [one for each in found for one in compared(each, port, [_chain(one) for one in every], keys)]
 

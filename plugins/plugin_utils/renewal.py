@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import LIVE, Issue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import KEY_TYPES, ON_HOST
@@ -22,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables impor
 
 _RESULTS = ("mail_server_result", "gateway_accept_result")
 _OFFERS = ("offered", "required", "implicit")
+_SMTPS = 465
 
 
 def renewing(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
@@ -63,8 +64,10 @@ def renewed_here(host: str, hostvars: HostVars, ca_content: str = "") -> list[di
     target = target_of(host, hostvars)
     names = listed(facts.get("starttls_certificate_names")) or [target.host]
     path = str(facts.get("starttls_certificate_path") or CERTIFICATE)
+    of_ports = _of_ports(facts) if _source(facts) == "host" else []
+    taken = {port for one in of_ports for port in one.ports}
     with understood(f"what {host} returned"):
-        listeners = _listeners(facts, path)
+        listeners = _listeners(facts, [path], lambda port: port not in taken)
         tlsa = _records(facts)
     own = {"host": str(facts.get("starttls_own_address") or "127.0.0.1"), "port": target.port, "protocol": "smtp"}
     policy: dict[str, Any] = {
@@ -90,7 +93,53 @@ def renewed_here(host: str, hostvars: HostVars, ca_content: str = "") -> list[di
             if facts.get(f"starttls_certificate_{name}")
         },
     }
-    return [{**made, "ca_content": ca_content} if ca_content else made]
+    more = []
+    for one in of_ports:
+        covered = list(one.names) or made["names"]
+        with understood(f"what {host} returned"):
+            there = _listeners(facts, [pair["certificate"] for pair in one.pairs], one.ports.__contains__)
+        places = there or [
+            {**own, "port": port, "protocol": "smtps" if port == _SMTPS else "smtp"} for port in one.ports
+        ]
+        asked = next((name for name in one.names if not name.startswith("*")), target.host)
+        more.append(
+            {
+                **{name: value for name, value in made.items() if name != "tlsa"},
+                "name": f"{covered[0]}:{'+'.join(map(str, one.ports))}",
+                "pairs": list(one.pairs),
+                "names": covered,
+                "listeners": [{**each, "name": asked} for each in places],
+                "tlsa": [],  # the published records are those of the mail port
+            }
+        )
+    return [{**each, "ca_content": ca_content} if ca_content else each for each in (made, *more)]
+
+
+class _OfPorts(NamedTuple):
+    """The certificates that some ports serve in the place of the host's own, one for each algorithm."""
+
+    ports: tuple[int, ...]
+    names: tuple[str, ...]
+    pairs: tuple[dict[str, str], ...]
+
+
+def _of_ports(facts: Mapping[str, Any]) -> list[_OfPorts]:
+    """Return the entries with ports; those with the same ports and names are one certificate in several algorithms."""
+    found: dict[tuple[tuple[int, ...], tuple[str, ...]], list[dict[str, str]]] = {}
+    for one in _more(facts):
+        if ports := _ports(one):
+            key = (ports, tuple(map(str, listed(one.get("names")))))
+            certificate = str(one["certificate_path"])
+            pair = {"private_key": str(one.get("private_key_path") or certificate), "certificate": certificate}
+            found.setdefault(key, []).append(pair)
+    return [_OfPorts(ports, names, tuple(pairs)) for (ports, names), pairs in found.items()]
+
+
+def _ports(entry: Mapping[str, Any]) -> tuple[int, ...]:
+    given = listed(entry.get("ports"))
+    if wrong := [one for one in given if not str(one).isdecimal()]:
+        raise EngineError(f"starttls_more_certificates: {str(wrong[0])[:40]!a} in ports is no port from 1 to 65535")
+    return tuple(sorted({int(str(one)) for one in given}))
 
 
 def _records(facts: Mapping[str, Any]) -> Optional[list[dict[str, Any]]]:
@@ -123,7 +172,9 @@ def _pairs(facts: Mapping[str, Any], names: Sequence[str], path: str) -> list[di
     """Return key, certificate and where they are installed; nowhere if the daemon reads the files of their owner itself."""
     if _source(facts) == "host":
         pairs = [(path, facts.get("starttls_private_key_path"))]
-        pairs += [(str(one["certificate_path"]), one.get("private_key_path")) for one in _more(facts)]
+        pairs += [
+            (str(one["certificate_path"]), one.get("private_key_path")) for one in _more(facts) if not _ports(one)
+        ]
         return [{"private_key": str(key or certificate), "certificate": certificate} for certificate, key in pairs]
     kinds = tuple(listed(facts.get("starttls_key_types"))) or KEY_TYPES[:1]
     issue = Issue("acme", path, tuple(map(str, names)), kinds)
@@ -161,12 +212,17 @@ def _is_after_a_change(result: Any) -> bool:
     return isinstance(result, Mapping) and bool(result.get("changed")) and not result.get("failed")
 
 
-def _listeners(facts: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
-    """Return the listeners that serve the certificate, as the host told them, or as the change of this run has left them."""
+def _listeners(facts: Mapping[str, Any], paths: Sequence[str], on: Callable[[int], bool]) -> list[dict[str, Any]]:
+    """Return the listeners that serve one of the certificates, as the host told them, or as the change of this run has left them.
+
+    on: whether a port is to serve it. It counts where the host does not tell the certificates of a listener.
+    """
     found: dict[tuple[str, int], dict[str, Any]] = {}
     usual = str(facts.get("starttls_own_address") or "127.0.0.1")
     for listener in _present(facts):
         place = place_of_listener(listener, usual)
-        if listener.tls in _OFFERS and place and (path in listener.certificates or not listener.certificates):
+        if listener.tls not in _OFFERS or not place:
+            continue
+        if any(path in listener.certificates for path in paths) or (not listener.certificates and on(place.port)):
             found[place.host, place.port] = {"host": place.host, "port": place.port, "protocol": place.protocol}
     return list(found.values())

@@ -47,8 +47,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_outbound": Variable("`opportunistic`", "`opportunistic`, or `required`."),
         "starttls_min_tls": Variable(
             "unchanged",
-            "The oldest TLS version that Postfix and Exim permit, inbound and outbound (a gateway: inbound): `TLSv1.2` or `TLSv1.3`. "
-            "`none` puts back what was there before. See [A floor for TLS versions](docs/verification.md#a-floor-for-tls-versions).",
+            "The oldest TLS version that Postfix and Exim permit, inbound and outbound (a gateway: inbound, and towards the mail servers): "
+            "`TLSv1.2` or `TLSv1.3`. `none` puts back what was there before. The plan names hosts of other kinds. "
+            "See [A floor for TLS versions](docs/verification.md#a-floor-for-tls-versions).",
         ),
         "starttls_settings_only": Variable(
             "false",
@@ -142,7 +143,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "none",
             "Further certificates for the same names with keys of other algorithms, served side by side: a list, each with "
             "`private_key_file` and `certificate_file`, or the like. With `host`: `certificate_path`, and `private_key_path` if the key "
-            "has a file of its own.",
+            "has a file of its own. An entry with `ports` is served by the listeners on these ports alone, and may have `names` of its "
+            "own.",
         ),
         "starttls_key_types": Variable(
             "`[ecdsa]`",

@@ -71,7 +71,14 @@ ISSUED = self_signed(["mx.example"])
 PEM = {"private_key_content": ISSUED.key_pem.decode(), "certificate_content": ISSUED.fullchain_pem.decode()}
 SECOND = self_signed(["mx.example"], key="rsa")
 MORE = {
-    "more": [{"private_key_content": SECOND.key_pem.decode(), "certificate_content": SECOND.fullchain_pem.decode()}]
+    "more": [
+        {
+            "private_key_content": SECOND.key_pem.decode(),
+            "certificate_content": SECOND.fullchain_pem.decode(),
+            "ports": [465],
+            "names": ["mx.example"],
+        }
+    ]
 }
 CERTIFICATE = "/etc/mailfleet/starttls.pem"
 CONFIG = {"name": "main", "domains": ["good.example"], "servers": ["mx.example"], "delivery_mode": "match_sender"}
@@ -447,7 +454,12 @@ EXCHANGE = {
 PINNED = {"name": "two", "hosts": ["mx.example"], "domains": ["other.example"], "check": "pin"}
 API = {"email_configs": [{**CONFIG, "domains": ["example.com"], "delivery_mode": "required"}], **INSIST}
 INSTALL = {"install": {**PEM, **MORE, "names": ["mx.example"], "allow_self_signed": True}, "certificate": CERTIFICATE}
-FURTHER = {"certificate_path": "/live/rsa.pem", "private_key_path": "/live/rsa.key"}
+FURTHER = {
+    "certificate_path": "/live/rsa.pem",
+    "private_key_path": "/live/rsa.key",
+    "ports": [465],
+    "names": ["mx.example"],
+}
 HANDSHAKE = {"handshake": {"name": "mx.example"}}
 
 CASES: list[Case] = [

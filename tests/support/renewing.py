@@ -31,14 +31,15 @@ def _rsa() -> Any:
 
 @dataclass
 class Listener(SmtpServer):
-    """Serves what the mail server has loaded. loaded: the directory of that; empty: TLS is not offered."""
+    """Serves what the mail server has loaded. loaded: the directory of that; empty: TLS is not offered. only: files of this name."""
 
     loaded: Path = Path("/nonexistent")
+    only: str = ""
     watched: Any = None
     oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
 
     def _serve(self, connection: Any, face: Face) -> None:
-        files = self.watched.paths if self.watched else sorted(self.loaded.glob("*.pem"))
+        files = self.watched.paths if self.watched else sorted(self.loaded.glob(f"{self.only}*.pem"))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if files else None
         for one in files:
             assert context

@@ -717,7 +717,7 @@ def test_the_gateway_role_passes_every_option_on(documentation):
     assert set(remove) == {"state", "email_configs", "certificate", "keep", "queue_timeout", "digests"}
     assert remove["state"] == "absent"
     assert set(accept) | set(modes) | {"keep"} == options["gateway_tls"]
-    assert set(accept) & set(modes) == {"digests"}
+    assert set(accept) & set(modes) == {"digests", "min_tls"}  # of the accepting side, and of the own transports
     assert gateway_task("recover") == {"only_recover": True}
     for file in ("read", "accept", "modes"):
         for name, expression in gateway_task(file).items():

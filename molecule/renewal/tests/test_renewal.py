@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 import pytest
-from lab_renewal import CA, CERTBOT, Renewing
+from lab_clients import handshake
+from lab_renewal import CA, CERTBOT, DIRECTORY, Renewing
 from lab_testinfra import SERVERS, Played, report, wait_for
 
 FACES = [f"{port} {kind}" for port in (25, 587, 465) for kind in ("ECDSA", "RSA")]
@@ -177,6 +178,62 @@ def test_the_next_renewal_mends_what_a_killed_one_has_left(first: Played, renewi
         assert status == 0 and re.search(r"installed: .*a change that was interrupted is undone", said), said
         assert renewing.check(host)[0] == 0 and renewing.serves_what_is_installed(host), host
         assert ".journal" not in renewing.fleet.run(host, "ls /var/lib/mailfleet-starttls")
+
+
+OTHER = "other.pf12.fleet.test"
+LIVE = "/etc/letsencrypt/live"
+OF_465 = {
+    "certificate_path": f"{LIVE}/{OTHER}/fullchain.pem", "private_key_path": f"{LIVE}/{OTHER}/privkey.pem",
+    "ports": [465], "names": [OTHER],
+}  # fmt: skip
+READ_WHERE_THEY_ARE = {
+    "starttls_certificate_source": "host",
+    "starttls_certificate_path": f"{LIVE}/pf12.fleet.test/fullchain.pem",
+    "starttls_private_key_path": f"{LIVE}/pf12.fleet.test/privkey.pem",
+    "starttls_more_certificates": [OF_465],
+}
+
+
+def test_one_port_has_another_certificate_and_the_hook_proves_it_there_alone(first: Played, renewing: Renewing) -> None:
+    """On a Postfix: port 465 with another name than 25 and 587, renewed by its owner, and gone again without a trace."""
+    host, fleet = "pf12", renewing.fleet
+
+    def on(port: int) -> str:
+        return handshake(fleet.address(host), port, "ECDSA")
+
+    def leaf(name: str) -> str:
+        said = fleet.run(host, f"openssl x509 -in {LIVE}/{name}/cert.pem -noout -fingerprint -sha256")
+        return said.partition("=")[2].strip().replace(":", "").lower()
+
+    def enabled(**variables: Any) -> Played:
+        played = fleet.play("playbooks/enable_tls.yml", "--limit", host, variables=variables or None)
+        renewing.run(host, "systemctl stop mailfleet-starttls-renew.timer")
+        assert played.status == 0, played.output
+        return played
+
+    master = fleet.run(host, "postconf -P")
+    status, said = renewing.certbot(
+        host, f"certonly --standalone --non-interactive --server {DIRECTORY} -d {OTHER} --key-type ecdsa"
+    )
+    assert status == 0, said
+    enabled(**READ_WHERE_THEY_ARE)
+    own = leaf("pf12.fleet.test")
+    assert {port: on(port) for port in (25, 587, 465)} == {25: own, 587: own, 465: leaf(OTHER)}
+    assert enabled(**READ_WHERE_THEY_ARE).changed[host] == 0
+    for name, listeners in ((f"{OTHER}:465", "1 of 1"), (f"{host}.fleet.test", "2 of 2")):
+        status, line = renewing.run(host, f"mailfleet-starttls check --name {name}")
+        assert status == 0 and f"served on {listeners} listeners" in line, line
+    verified = fleet.play(
+        "playbooks/verify_tls.yml", "--limit", host, variables={**READ_WHERE_THEY_ARE, "starttls_send_messages": False}
+    )
+    assert verified.status == 0, verified.output
+    status, said = renewing.certbot(host, f"renew --cert-name {OTHER} --force-renewal --no-random-sleep-on-renew")
+    assert status == 0, said
+    assert {port: on(port) for port in (25, 587, 465)} == {25: own, 587: own, 465: leaf(OTHER)}
+    enabled()
+    assert fleet.run(host, "postconf -P") == master
+    assert renewing.serves_what_is_installed(host)
+    assert renewing.certbot(host, f"delete --non-interactive --cert-name {OTHER}")[0] == 0
 
 
 FULL = (

@@ -30,9 +30,16 @@ PAIR_SPEC: dict[str, dict[str, Any]] = {
 }
 """What names one key with its certificate and chain."""
 
+OF_PORTS_SPEC: dict[str, dict[str, Any]] = {
+    "ports": {"type": "list", "elements": "int"},
+    "names": {"type": "list", "elements": "str"},
+}
+"""For a certificate that the listeners on some ports serve in the place of the host's own."""
+
 HOST_PAIR_SPEC: dict[str, dict[str, Any]] = {
     "certificate_path": {"type": "path", "required": True},
     "private_key_path": {"type": "path", "no_log": False},
+    **OF_PORTS_SPEC,
 }
 """What names one certificate that is on the host."""
 
@@ -53,7 +60,7 @@ ISSUE_SPEC: dict[str, dict[str, Any]] = {
 
 SOURCE_SPEC: dict[str, dict[str, Any]] = {
     **PAIR_SPEC,
-    "more": {"type": "list", "elements": "dict", "options": PAIR_SPEC},
+    "more": {"type": "list", "elements": "dict", "options": {**PAIR_SPEC, **OF_PORTS_SPEC}},
     **ISSUE_SPEC,
     "check_tlsa": {"type": "bool", "default": False},
     "resolver": {"type": "list", "elements": "str"},
@@ -91,7 +98,12 @@ _ONE_SPEC: dict[str, dict[str, Any]] = {
 
 BUNDLE_SPEC: dict[str, dict[str, Any]] = {
     **_ONE_SPEC,
-    "more": {"type": "list", "elements": "dict", "options": _ONE_SPEC, "default": []},
+    "more": {
+        "type": "list",
+        "elements": "dict",
+        "options": {**_ONE_SPEC, "ports": {"type": "list", "elements": "int", "default": []}},
+        "default": [],
+    },
     "issue": {
         "type": "dict",
         "options": HOST_ISSUE_SPEC,
@@ -107,7 +119,7 @@ NEXT = "# next\n"
 """Stands between the contents of two certificate files."""
 
 MOST_CERTIFICATES = 3
-"""The most certificates, of different kinds of keys, that one mail server serves side by side."""
+"""The most certificates that one mail server serves: of different kinds of keys side by side, or on ports of their own."""
 
 
 def numbered(path: str, place: int) -> str:

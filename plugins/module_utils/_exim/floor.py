@@ -35,7 +35,11 @@ _OPENSSL = {
     "no_tlsv1_3": "TLSv1.3",
 }
 COLLECTION_PREFIX = "mailfleet"
-OWN_TRANSPORTS = "the collection writes these for a gateway or a peer, with the versions of the TLS library"
+FLOORED_BY_GATEWAY = re.compile(
+    r"mailfleet_(?:none|may|encrypt|encryption_only|trusted_chain|hostname)(?:_smarthost)?\Z"
+)
+"""The transports of a gateway's modes and enforced domains: its own part of a change sets their versions."""
+OWN_TRANSPORTS = "the collection writes these for a peer or for a gateway's mail to the internet, with the versions of the TLS library"
 """Why a transport of the collection's own is below the floor."""
 _IN_LOG = (
     rb" (?:\S{1,400} ){0,14}?H=(?:(?P<name>[A-Za-z0-9._-]{1,255}) )?(?:\([^()\s]{0,255}\) )?(?P<peer>\[[0-9A-Fa-f.:]{2,45}\])\S{0,20}"

@@ -25,6 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue, scheme, sections
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import Library
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
     CONFIG_DIR,
@@ -48,6 +49,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.truth imp
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
     DIFFERS,
     NOT_TOLD,
+    WHOLE,
     Answers,
     Fault,
     Flaw,
@@ -74,6 +76,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import older_than
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -185,6 +188,7 @@ class EximGateway:
     limits: Mapping[str, str] = {}
     reads_files_unasked = False
     keeps_names = True
+    holds_own_floor = True
     softens_refusals = False  # a 530 bounces; Exim has no filter for replies
 
     def __init__(self, run: Runner, settings: Settings, own_port: Target, may_split: bool = False) -> None:
@@ -504,7 +508,20 @@ class EximGateway:
             lambda: self._accept_flaws(state),
             lambda: self._lets_pass(state),
         )
-        return list(EximTruth(self._run, self._wiring(), wanted, reader).faults())
+        below = self._below_the_floor(state) if state.min_tls else ()
+        return [*EximTruth(self._run, self._wiring(), wanted, reader).faults(), *below]
+
+    def _below_the_floor(self, state: GatewayState) -> Iterator[Fault]:
+        """Yield that transports permit older TLS versions than was set, where each has a setting of its own."""
+        library = Library.of(self._run(["exim4", "-bV"])[1])
+        names = ["may", "encrypt", *(CERTIFICATE_CHECKS if state.recipients_enforced else ())]
+        options = {f"{_OURS}{name}": self._exim.options_of(f"{_OURS}{name}") for name in names}
+        held = {name: library.oldest(one.get(library.setting, "")) for name, one in options.items() if one}
+        if library.is_of_transports and (
+            low := [name for name, at in held.items() if at is None or at in older_than(state.min_tls)]
+        ):
+            said = f"the floor {state.min_tls} was set, and {', '.join(low)} may use older TLS versions"
+            yield Fault(WHOLE, DIFFERS, said)
 
     def _wiring(self) -> Wiring:
         unsplit = {name: f"{DIRECTORY}/{name}" for name in SPLIT_FILES}
@@ -679,8 +696,10 @@ class EximGateway:
 
     def _sections(self, state: GatewayState) -> dict[str, str]:
         """Return the text for each section of Exim's configuration: section -> text."""
+        floor = self._floor(state)
         transports = "".join(
-            _TRANSPORT.format(level=level, options=_ONE_MESSAGE + options) for level, options in _LEVEL_OPTIONS.items()
+            _TRANSPORT.format(level=level, options=_ONE_MESSAGE + options + (floor if level != "none" else ""))
+            for level, options in _LEVEL_OPTIONS.items()
         )
         outbound = ""
         routers = _EXPIRED
@@ -691,7 +710,7 @@ class EximGateway:
             outbound += "".join(self._router_copies(names, "mailfleet_enforced", _TO_ENFORCED, f"mailfleet_{_CHECK}"))
             roots = self.roots(state) or "system"
             for check in CERTIFICATE_CHECKS:
-                options = _INSIST + "  hosts_try_dane =\n" + _CHECK_OPTIONS[check].format(roots=roots)
+                options = _INSIST + "  hosts_try_dane =\n" + _CHECK_OPTIONS[check].format(roots=roots) + floor
                 transports += self._transport_copies(f"mailfleet_{check}", options, verify=False)
         if state.outbound and state.outbound.depends_on_arrival:
             condition = "${if def:tls_in_cipher{${if match_domain{$domain}{+relay_to_domains}{no}{yes}}}{no}}"
@@ -701,6 +720,14 @@ class EximGateway:
                 "mailfleet_over_tls", _LEVEL_OPTIONS[_WORDS[state.levels[1]]], verify=True
             )
         return {"routers": routers + _INBOUND, "outbound": outbound, "transports": transports, "retry": _RETRY}
+
+    def _floor(self, state: GatewayState) -> str:
+        """Return the line that holds the floor for TLS versions; empty with OpenSSL, whose setting is that of the whole Exim."""
+        library = Library.of(self._run(["exim4", "-bV"])[1]) if state.min_tls else None
+        if library is None or not library.is_of_transports:
+            return ""
+        value = library.with_floor("", state.min_tls, "the gateway's own transports")
+        return f"  {library.setting} = {value}\n"
 
     def _router_copies(self, names: Sequence[str], prefix: str, condition: str, transport: str) -> Iterator[str]:
         """Yield copies of Debian's routers to other hosts, each with a further condition and another transport."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.files_by_port import FilesByPort
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import Wish
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import (
     UNKNOWN,
@@ -43,7 +44,7 @@ def listeners(printed: Printed, command_line: str = "", requires: bool = False) 
         host, port = _interface(interface)[0], port_number(written)
         offered = _offered(ByPort.of(values["tls_advertise_hosts"]).at(port), requires)
         tls = "implicit" if port in implicit else offered
-        certificates = _files(values["tls_certificate"]) if tls != "none" else ()
+        certificates = _files(FilesByPort.of(values["tls_certificate"]).at(port)) if tls != "none" else ()
         found[host, port] = Listener(f"{host or '*'}:{port}", host, port, tls, certificates)
     return list(found.values())
 

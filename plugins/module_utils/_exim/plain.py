@@ -31,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon im
     require_readable,
     would_fall_silent,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.files_by_port import port_problem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
     CIPHERS,
     COLLECTION_PREFIX,
@@ -123,6 +124,7 @@ class PlainExim:
 
     name = "exim"
     certificate_seconds = CERTIFICATE_SECONDS
+    serves_by_port = True
     # Deliveries read the file when they start. What waits for them is judged before: see judge().
     reads_files_unasked = False
 
@@ -340,7 +342,12 @@ class PlainExim:
                 f"; add by hand, {lines}, and take out other values of these options; then run again" if lines else ""
             )
             raise EngineError(f"{error}, so the collection does not edit the file{what}") from error
-        return Change.of([] if new == text else [replace(image, content=new.encode("utf-8", "surrogateescape"))])
+        change = Change.of([] if new == text else [replace(image, content=new.encode("utf-8", "surrogateescape"))])
+        if desired.of_ports and desired.offers and self._listens:
+            modes = {one.port: one.tls for one in self.sides(change).listeners}
+            if problem := port_problem(desired, modes):
+                raise EngineError(problem)
+        return change
 
     def by_hand(self, desired: Desired) -> str:
         """Return the settings of a wanted state as lines to write by hand; empty if the file needs none. Raises EngineError."""
@@ -359,7 +366,7 @@ class PlainExim:
 
         found: dict[str, Optional[Edit]] = {}
         kept = {place: Edit(settings, settings) for place, settings in ours.items()}
-        main = inbound(desired, before(MAIN, self._printed.options), MAIN in ours)
+        main = inbound(desired, before(MAIN, self._printed.options), MAIN in ours, ours.get(MAIN))
         found[MAIN] = kept.get(MAIN) if desired.inbound is None else main
         for name in self.outgoing():
             one = (

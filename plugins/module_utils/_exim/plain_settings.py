@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.files_by_port import certificates_of, keys_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import Library
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_text import ByHandError, Edit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
@@ -26,10 +27,12 @@ _AVOID, _REQUIRE = "hosts_avoid_tls", "hosts_require_tls"
 _CHOSEN = {"disabled": _AVOID, "opportunistic": "", "required": _REQUIRE}
 
 
-def inbound(desired: Desired, before: Mapping[str, str], is_ours: bool) -> Optional[Edit]:
+def inbound(
+    desired: Desired, before: Mapping[str, str], is_ours: bool, ours: Optional[Mapping[str, str]] = None
+) -> Optional[Edit]:
     """Return the settings of the main part; None if it shows the wanted state without them. Raises ByHandError.
 
-    before: the options without the collection. is_ours: whether the collection has settings there now.
+    before: the options without the collection. is_ours: whether the collection has settings there now. ours: these settings.
     """
     if desired.inbound is None:
         return None
@@ -44,8 +47,9 @@ def inbound(desired: Desired, before: Mapping[str, str], is_ours: bool) -> Optio
         if acl.startswith(REQUIRES) and not is_ours:
             raise ByHandError(f"acl_smtp_mail refuses mail without TLS ({acl!a}), and nobody can use TLS then")
         return Edit(settings) if settings else None
-    certificates = " : ".join(desired.certificates)
-    key = " : ".join(key or certificate for certificate, key in desired.pairs)
+    present = ours or {}
+    certificates = certificates_of(desired, present.get("tls_certificate", ""))
+    key = keys_of(desired, present.get("tls_privatekey", ""))
     has = before.get("tls_certificate", ""), before.get("tls_privatekey", "") or before.get("tls_certificate", "")
     requires = acl.startswith(REQUIRES)
     same = has == (certificates, key) and hosts.here and requires == (desired.inbound == "required")

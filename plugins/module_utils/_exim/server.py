@@ -41,11 +41,19 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.elsewhere
     parts,
     sources,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.files_by_port import (
+    FilesByPort,
+    certificates_of,
+    keys_of,
+    port_problem,
+    what_is_lost,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
     CIPHERS,
     COLLECTION_PREFIX,
     EXIM_SESSIONS,
     FLOOR_OPTIONS,
+    FLOORED_BY_GATEWAY,
     OWN_TRANSPORTS,
     Library,
 )
@@ -106,6 +114,7 @@ _INBOUND_MACROS = (
     "MAIN_TLS_PRIVATEKEY",
     "MAIN_TLS_ADVERTISE_HOSTS",
 )
+_CERTIFICATES = ("MAIN_TLS_CERTKEY", "MAIN_TLS_CERTIFICATE")
 _OUTBOUND_MACROS = tuple(
     f"{transport}_{what}"
     for transport in _TRANSPORTS
@@ -133,6 +142,7 @@ class Exim:
 
     name = "exim"
     certificate_seconds = CERTIFICATE_SECONDS
+    serves_by_port = True
     reads_files_unasked = False
 
     def __init__(
@@ -361,8 +371,9 @@ class Exim:
         if desired.inbound is not None:
             port = desired.own_port.port
             if desired.offers:
-                self._refuse_lost(desired)
-            wanted.update(self._on(base, desired, port) if desired.offers else _off(base, port))
+                self._refuse_lost(desired, base if set(_CERTIFICATES) & set(wanted) else None)
+            wanted.update(self._on(base, desired, port, macros) if desired.offers else _off(base, port))
+            self._refuse_ports(desired, {**base, **wanted})
             installed = {one.path for one in desired.bundles}
             for path in (file for pair in desired.pairs for file in pair) if desired.offers else ():
                 if path and path not in installed and Path(path).exists():
@@ -476,7 +487,7 @@ class Exim:
         for name, options in self._printed.transports.items():
             if options.get("driver") != "smtp" or options.get("hosts_avoid_tls") == "*":
                 continue
-            if name == SMARTHOST_TRANSPORT and not self.has_smarthost:
+            if FLOORED_BY_GATEWAY.match(name) or (name == SMARTHOST_TRANSPORT and not self.has_smarthost):
                 continue
             value = options.get(setting, "") if library.is_of_transports else main
             path = self._floor_files().get(name, "")
@@ -513,14 +524,32 @@ class Exim:
         """Return the places of the log, and the patterns of the lines that tell a session's TLS version."""
         return log_places(self._printed.options, DEBIAN.logs), EXIM_SESSIONS
 
-    def _refuse_lost(self, desired: Desired) -> None:
-        """Raise EngineError if other ports or names have a certificate that the change would replace."""
-        certificate = self._printed.options.get("tls_certificate", "")
-        if "$" in certificate:
-            raise EngineError(
-                f"tls_certificate is {certificate}, which chooses the certificate by port or name, and the change would replace it by "
-                f"{desired.certificate} for every client; take that out first, and choose one certificate for all"
-            )
+    def _refuse_lost(self, desired: Desired, former: Optional[Mapping[str, str]]) -> None:
+        """Raise EngineError if other ports or names have a certificate that the change would replace.
+
+        former: the macros without the collection; None if what is there now is not the collection's.
+        """
+        if former is None:
+            certificate = self._printed.options.get("tls_certificate", "")
+        else:
+            certificate = former.get("MAIN_TLS_CERTKEY", former.get("MAIN_TLS_CERTIFICATE", ""))
+        if lost := what_is_lost(certificate, desired):
+            raise EngineError(lost)
+
+    def _refuse_ports(self, desired: Desired, macros: Mapping[str, Optional[str]]) -> None:
+        """Raise EngineError for a port that cannot serve a certificate of its own. macros: as the change leaves them."""
+        if not (desired.of_ports and desired.offers and self._listens):
+            return
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import (  # noqa: PLC0415
+            command_line_of,
+            listeners,
+        )
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.reach import Overlaid  # noqa: PLC0415
+
+        after = Overlaid(self._printed, {name: value for name, value in macros.items() if value is not None}, ())
+        modes = {one.port: one.tls for one in listeners(after, command_line_of(self.main_process()))}
+        if problem := port_problem(desired, modes):
+            raise EngineError(problem)
 
     def _former(self, desired: Desired) -> dict[str, Optional[str]]:
         """Return the macros that go back: those that are as the last change left them, and were different before."""
@@ -544,18 +573,22 @@ class Exim:
         return was.without if was else FileImage.read(unsplit).content or b""
 
     @staticmethod
-    def _on(macros: Mapping[str, str], desired: Desired, port: int) -> dict[str, Optional[str]]:
+    def _on(
+        macros: Mapping[str, str], desired: Desired, port: int, present: Mapping[str, str]
+    ) -> dict[str, Optional[str]]:
         # A list of the administrator stays: they may want to offer STARTTLS to some hosts only.
         text = macros.get("MAIN_TLS_ADVERTISE_HOSTS") or "*"
         advertised = ByPort.of(text, port)
         if not advertised.here or (advertised.here == text and "_port" in text):  # a list for other ports, such as 587
             advertised = advertised._replace(here="*")
-        files: dict[str, Optional[str]] = {"MAIN_TLS_CERTKEY": " : ".join(desired.certificates)}
+        files: dict[str, Optional[str]] = {
+            "MAIN_TLS_CERTKEY": certificates_of(desired, present.get("MAIN_TLS_CERTKEY", ""))
+        }
         if any(key for _certificate, key in desired.pairs):  # Debian ignores these two beside the other one
             files = {
                 "MAIN_TLS_CERTKEY": None,
-                "MAIN_TLS_CERTIFICATE": " : ".join(desired.certificates),
-                "MAIN_TLS_PRIVATEKEY": " : ".join(key or certificate for certificate, key in desired.pairs),
+                "MAIN_TLS_CERTIFICATE": certificates_of(desired, present.get("MAIN_TLS_CERTIFICATE", "")),
+                "MAIN_TLS_PRIVATEKEY": keys_of(desired, present.get("MAIN_TLS_PRIVATEKEY", "")),
             }
         return {
             "MAIN_TLS_ENABLE": macros.get("MAIN_TLS_ENABLE") or "yes",
@@ -581,7 +614,8 @@ class Exim:
         """
         macros = {} if self._macros_path() in images else self.own_macros()
         names = [name for name in (MAIL_ACL, NEXT_MAIL_ACL) if macros.get(name) == _ACL_MACRO]
-        names += _INBOUND_MACROS if macros.get("MAIN_TLS_CERTKEY", "").split(" : ")[0] == certificate else ()
+        served = FilesByPort.of(macros.get("MAIN_TLS_CERTKEY", "")).elsewhere.split(" : ")[0]
+        names += _INBOUND_MACROS if served == certificate else ()
         acl = FileImage.read(REQUIRE_ACL)
         gone = [replace(acl, content=None)] if acl.content is not None else []
         floors = [FileImage.read(path) for path in self._floor_files().values() if self.split and path not in images]

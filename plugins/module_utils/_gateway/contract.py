@@ -54,6 +54,13 @@ class GatewayTransaction(Protocol):
         """Let a change of this call that was made with C(hold) stay."""
 
 
+@runtime_checkable
+class HoldsOwnFloor(Protocol):
+    """A gateway whose own transports can hold a floor for TLS versions, GatewayState.min_tls."""
+
+    holds_own_floor: bool
+
+
 class Gateway(Protocol):
     """An adapter: one gateway product."""
 

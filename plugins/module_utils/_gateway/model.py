@@ -177,6 +177,8 @@ def inbound_senders(enforced: Iterable[EnforcedDomain]) -> list[str]:
     return [text for one in enforced if one.direction == "inbound" for text in spellings(one.domain)]
 
 
+TRANSPORT_FLOORS = ("TLSv1.2", "TLSv1.3")
+"""The oldest TLS version that the gateway's own transports may permit."""
 ACCEPTS = ("plaintext", "both", "tls_only")
 SENDS = MODES
 
@@ -235,13 +237,15 @@ class GatewayState:
     """The whole state of a gateway.
 
     email_configs: name -> email config. enforced: in order of direction and domain. outbound: None until somebody sets it.
-    ca_file: path on the gateway of the roots for certificate checks; empty for the gateway's default roots.
+    ca_file: path on the gateway of the roots for certificate checks; empty for the gateway's default roots. min_tls: one of
+    TRANSPORT_FLOORS, for the transports of modes and of outbound enforced domains; empty for none.
     """
 
     email_configs: Mapping[str, EmailConfig] = field(default_factory=dict)
     enforced: tuple[EnforcedDomain, ...] = ()
     outbound: Optional[OutboundTls] = None
     ca_file: str = ""
+    min_tls: str = ""
 
     @property
     def levels(self) -> tuple[str, str]:

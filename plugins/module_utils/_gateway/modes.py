@@ -110,6 +110,8 @@ class Modes:
     def compute(self, gateway: Gateway, before: GatewayState) -> GatewayState:
         """Return the state with the wanted modes. Raises EngineError, NotExpressibleError for a mode that is not supported."""
         after = replace(before, email_configs=merge(before.email_configs, self.email_configs, self.plaintext))
+        if self.plaintext:  # with TLS, its floor goes
+            after = replace(after, min_tls="")
         for config in changing(before, after):
             if config.delivery_mode not in gateway.modes:
                 reason = gateway.limits.get(config.delivery_mode)

@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, GatewayOutcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import (
+    Gateway,
+    GatewayOutcome,
+    HoldsOwnFloor,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import Enforced
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Part
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import Modes, summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import Outbound
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_floor import OwnFloor
 
 OUTBOUND_OPTIONS = ("accept", "send", "mail_servers")
 
@@ -20,7 +25,8 @@ OUTBOUND_OPTIONS = ("accept", "send", "mail_servers")
 def parts_of(gateway: Gateway, options: Mapping[str, Any]) -> list[Part]:
     """Return the parts that the options ask for, in the safe order. What is not given is no part and stays.
 
-    options: email_configs, state, accept, send, mail_servers, enforced_domains, enforced_ca_file; each may be missing.
+    options: email_configs, state, accept, send, mail_servers, enforced_domains, enforced_ca_file, min_tls; each may be missing.
+    min_tls is that of the gateway's own transports, so it is a part beside another one only.
     state plaintext: no inbound domain is enforced any more, the given email configs get the default mode, the given enforced
     domains are removed. accept and send are set as given. An email config with a state absent of its own is removed.
     """
@@ -38,6 +44,9 @@ def parts_of(gateway: Gateway, options: Mapping[str, Any]) -> list[Part]:
         parts.append(Outbound(outbound, relax=plaintext))
     if not plaintext and (domains or ca_file is not None):
         parts.append(Enforced(domains, ca_file=ca_file))
+    floor = options.get("min_tls")
+    if parts and floor and not plaintext and isinstance(gateway, HoldsOwnFloor):
+        parts.append(OwnFloor(str(floor)))
     return parts
 
 

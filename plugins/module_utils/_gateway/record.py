@@ -23,6 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import ROOT_AND_ME, PathTrust
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    TRANSPORT_FLOORS,
     EmailConfig,
     EnforcedDomain,
     GatewayState,
@@ -42,6 +43,7 @@ def dump(state: GatewayState) -> str:
         "enforced_domains": [one.to_dict() for one in sorted(state.enforced, key=lambda one: one.key)],
         "outbound": state.outbound.to_dict() if state.outbound else None,
         "ca_file": state.ca_file,
+        **({"min_tls": state.min_tls} if state.min_tls else {}),
     }
     return json.dumps(data, indent=2) + "\n"
 
@@ -101,4 +103,7 @@ def _state_of(data: Any) -> GatewayState:
     configs = [EmailConfig.from_dict(entry) for entry in data["email_configs"]]
     enforced = tuple(EnforcedDomain.from_dict(entry) for entry in data["enforced_domains"])
     outbound = OutboundTls.from_dict(data["outbound"]) if data["outbound"] else None
-    return GatewayState({one.name: one for one in configs}, enforced, outbound, str(data["ca_file"]))
+    floor = data.get("min_tls") or ""
+    if floor and floor not in TRANSPORT_FLOORS:
+        raise EngineError(f"min_tls {floor!a} is not one of {', '.join(TRANSPORT_FLOORS)}")
+    return GatewayState({one.name: one for one in configs}, enforced, outbound, str(data["ca_file"]), floor)

@@ -34,6 +34,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
     DIFFERS,
     NOT_TOLD,
+    WHOLE,
     Answers,
     Fault,
     Flaw,
@@ -41,6 +42,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_for
     every,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    CERTIFICATE_CHECKS,
     LEVELS,
     MODES,
     GatewayState,
@@ -62,6 +64,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import
     arrival_policy,
     between,
     filters,
+    protocols,
     queue,
     removal,
 )
@@ -107,6 +110,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.truth 
     Wanted,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import older_than
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -199,6 +203,7 @@ class PostfixGateway:
     title = "a Postfix gateway"
     reads_files_unasked = True
     keeps_names = True
+    holds_own_floor = True
     modes = MODES
     verifying_modes: Sequence[str] = ()
     softens_refusals = True
@@ -617,7 +622,19 @@ class PostfixGateway:
 
     def faults(self, state: GatewayState) -> Sequence[Fault]:
         """Return where an instance, a table or the policy service does not do what the state says; see truth.py."""
-        return list(self._truth(state).faults()) if state != GatewayState() else ()
+        if state == GatewayState():
+            return ()
+        return [*self._truth(state).faults(), *(self._below_the_floor(state) if state.min_tls else ())]
+
+    def _below_the_floor(self, state: GatewayState) -> Iterator[Fault]:
+        """Yield the instances whose transports permit older TLS versions than was set."""
+        names = [transport_of(one) for one in (*LEVELS, *(CERTIFICATE_CHECKS if state.recipients_enforced else ()))]
+        others = [(f" of the instance {one.name}", one.directory) for one in self._instances if one.exists]
+        for where, directory in (("", ""), *others):
+            postconf = Postconf(self._run, directory) if directory else self._postconf
+            if low := protocols.looser(_configuration(postconf), names, state.min_tls):
+                said = f"the floor {state.min_tls} was set, and {', '.join(low)}{where} may use older TLS versions"
+                yield Fault(WHOLE, DIFFERS, said)
 
     def _holds(self, path: str, wanted: str, lines: Iterable[str]) -> Optional[bool]:
         return as_written(FileImage.read(path).content, wanted, lines)
@@ -1120,9 +1137,11 @@ class PostfixGateway:
         ):  # no domain is enforced any more, so queued mail of the third instance is ordinary
             arrival = min(arrival, 1)
         services = {}
+        floor = self._floor(state)
         for mode in LEVELS:
             level = _level(mode, arrival)
             options = [f"smtp_tls_security_level={level}", *_OURS_ALONE, *self._unwrapped()]
+            options += floor if level != "none" else []
             if level != "encrypt":
                 options.append(f"smtp_reply_filter=regexp:{self._at.reply_filter}")
             services[transport_of(mode)] = _smtp_entry(transport_of(mode), chroot, options)
@@ -1152,6 +1171,23 @@ class PostfixGateway:
                 entries.update(content_filter.entries({one.arrival: self._destination(one) for one in self._instances}))
         return entries
 
+    def _floor(self, state: GatewayState) -> list[str]:
+        """Return the options that hold the floor for TLS versions. A list of main.cf that is as strict counts. Raises EngineError."""
+        found = []
+        present = self._postconf.expanded(*protocols.SENDING_LISTS) if state.min_tls else {}
+        for name in protocols.SENDING_LISTS if state.min_tls else ():
+            value = present.get(name, "")
+            at = protocols.oldest(value)
+            spelled = protocols.spelled(self._postfix.version(), state.min_tls)
+            if at is None:
+                raise EngineError(
+                    f"{name} is '{value}', and it cannot be told which TLS versions that permits, so starttls_min_tls is not set; write "
+                    f"'{spelled}' there, or take it out: postconf -X {name}"
+                )
+            if at in older_than(state.min_tls):
+                found.append(f"{name}={spelled.replace(' ', '')}")
+        return found
+
     def _unwrapped(self) -> list[str]:
         """Return the option that keeps a transport of ours at STARTTLS, where main.cf has implicit TLS for a smart host.
 
@@ -1164,6 +1200,7 @@ class PostfixGateway:
         """Yield a transport for each certificate check. They are the same for every kind of arrival."""
         own = any(self._postconf.values("smtp_tls_CAfile", "smtp_tls_CApath").values())
         roots = [] if own and not state.ca_file else [f"smtp_tls_CAfile={self.roots(state) or self._layout.ca_bundle}"]
+        floor = self._floor(state)
         options = {
             "encryption_only": ["smtp_tls_security_level=encrypt", *_OURS_ALONE, *self._unwrapped()],
             # Postfix has no level that verifies the chain without the name, so a policy table allows every name.
@@ -1176,7 +1213,7 @@ class PostfixGateway:
             ],
         }  # fmt: skip
         for check, words in options.items():
-            yield transport_of(check), _smtp_entry(transport_of(check), chroot, words)
+            yield transport_of(check), _smtp_entry(transport_of(check), chroot, [*words, *floor])
 
     def _instance_files(self, instance: Instance, state: GatewayState, explicit: Mapping[str, str]) -> list[FileImage]:
         """Return main.cf and master.cf of an instance. explicit: the default instance's main.cf after the change.

@@ -28,6 +28,8 @@ _NAMES = {
 _WORD = re.compile(r"(>=|<=|!)?(?:0x)?([A-Za-z0-9.]+)\Z")
 _PROXY = "tlsproxy/unix"
 """The service that does the TLS of postscreen."""
+_OF_A_GATEWAY = "mailfleet-"
+"""How the names of a gateway's own transports begin: the gateway sets their versions, not main.cf."""
 _ATTRIBUTE = re.compile(r"(?:^|\s)protocols\s*=\s*(\S+)")
 
 
@@ -72,7 +74,7 @@ def permits(
             used = _used(configuration, service, command)
             names = [f"{'tlsproxy' if command == 'postscreen' else 'smtpd'}_tls_{one}" for one in used]
             inbound += [_permit(configuration, service, where, names, wanted)] if names else []
-        elif command == "smtp" and kind == "unix":
+        elif command == "smtp" and kind == "unix" and not service.startswith(_OF_A_GATEWAY):
             names = [f"smtp_tls_{one}" for one in _used(configuration, service, "smtp")]
             outbound += [_permit(configuration, service, service, names, wanted)] if names else []
     tables = {
@@ -90,6 +92,18 @@ def permits(
             )
         outbound += _of_table(setting, table, rows or ())
     return Permits(tuple(inbound), tuple(outbound), tuple(notes))
+
+
+def looser(configuration: Configuration, transports: Collection[str], floor: str) -> list[str]:
+    """Return which of these transports permit an older version than a floor, or do not let it be told."""
+    found = []
+    for name in transports:
+        service = f"{name}/unix"
+        names = [f"smtp_tls_{one}" for one in _used(configuration, service, "smtp")]
+        if service in configuration.commands and names:
+            one = _permit(configuration, service, service, names, "")
+            found += [name] if one.oldest is None or one.is_below(floor) else []
+    return found
 
 
 def _used(configuration: Configuration, service: str, prefix: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import installed_at
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Was
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
@@ -23,7 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_place
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import port_number
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import former, protocols
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import by_port, former, protocols
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf, Service
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS, log_places
@@ -105,6 +106,7 @@ _AGREED = (
     rb"(?P<peer>[A-Za-z0-9._-]{0,255}\[[0-9A-Fa-f.:]{2,45}\])"
     rb"(?::\d{1,5})?(?: to [^ :]{1,255})?: (?P<version>(?:TLS|SSL)v[\d.]{1,4}) "
 )
+_HOP = re.compile(r"\[([^\]\s]{1,255})\](?::(\d{1,5}))?")
 POSTFIX_SESSIONS = {
     "inbound": re.compile(rb"/(?:smtpd|tlsproxy)\[\d{1,9}\]: " + _AGREED % rb"from"),
     "outbound": re.compile(rb"/(?:smtp|tlsproxy)\[\d{1,9}\]: (?:\w{1,30}: )?" + _AGREED % rb"to"),
@@ -117,6 +119,7 @@ class Postfix:
 
     name = "postfix"
     reads_files_unasked = True
+    serves_by_port = True
 
     def __init__(self, run: Runner, port: int = 25, layout: Layout = DEBIAN) -> None:
         """run starts a program from an argument list; port is the listener whose settings count."""
@@ -280,13 +283,20 @@ class Postfix:
         names = (*(_INBOUND if off["in"] else ()), *(_OUTBOUND if off["out"] else ()), *floors)
         places = self._places() if desired.inbound is not None else []
         places += [(former.CLIENT, "smtp_tls_security_level")] if desired.outbound is not None else []
-        options = [*dict.fromkeys([*places, *self._exempted(desired)])]
+        ports = by_port.set_by_port(self._of_others(), desired) if desired.offers else {}
+        # Where TLS is only relaxed, nobody says which ports have certificates of their own.
+        gone = by_port.no_longer_set(self._of_others(), ports) if desired.offers and not desired.only_relax else []
+        options = [*dict.fromkeys([*places, *self._exempted(desired), *gone])]
         back = former.former(self.postconf, self._was(desired, names), names, options)
+        if gone:
+            again = by_port.kept_again(self.postconf.services(), back.options, self._main_before(desired))
+            back = back._replace(options={**back.options, **again})
         wanted = {**self._wanted(desired, back.options), **self._to_the_floor(floors, back.main)}
         now = {**self.postconf.values(*wanted), **self.postconf.explicit()}
         main = {name: value for name, value in back.main.items() if name not in wanted}
         main.update({name: value for name, value in wanted.items() if now.get(name) != value})
-        edits = Edits(main, options=self._differing({**back.options, **self.exemptions(main, back.options)}))
+        kept = self.exemptions(main, back.options, by_port.services_of(ports))
+        edits = Edits(main, options=self._differing({**back.options, **kept, **ports}))
         images = self.postconf.images(edits)
         if any(off.values()):
             more = former.exceptions(self.postconf, images, self.is_listener, off["in"], off["out"])
@@ -345,6 +355,22 @@ class Postfix:
         with self._as_after(texts) as reach:
             return protocols.permits(reach.configuration, reach.entries, protocols.spelled(self.version(), floor))
 
+    def peer_hops(self) -> list[tuple[Target, bool]]:
+        """Return the next hops of the peers' transports that use TLS, and whether TLS is required there."""
+        configuration = Configuration(self.postconf)
+        main = self.postconf.values("default_transport", "relayhost", "transport_maps")
+        routes = [main.get("default_transport", "")]
+        if f"texthash:{self._at.peer_table}" in main.get("transport_maps", ""):
+            routes += peer_routes(self._at.peer_table).values()
+        found = {}
+        for route in routes:
+            transport, _, hops = route.partition(":")
+            level = configuration.level(f"{transport}/unix", "smtp")
+            if transport.startswith(PEER_TRANSPORT) and level != "none":
+                for host, port in _HOP.findall(hops or main.get("relayhost", "")):
+                    found[Target(host, int(port or 25))] = level != "may"
+        return list(found.items())
+
     def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:
         """Return the places of the log, and the patterns of the lines that tell a session's TLS version."""
         return self._log(), POSTFIX_SESSIONS
@@ -377,12 +403,16 @@ class Postfix:
         return service.command == "smtpd" and is_loopback(host) and not self.is_listener(service.name)
 
     def exemptions(
-        self, main: Mapping[str, Optional[str]], options: Mapping[str, Optional[str]] = MappingProxyType({})
+        self,
+        main: Mapping[str, Optional[str]],
+        options: Mapping[str, Optional[str]] = MappingProxyType({}),
+        others: Collection[str] = (),
     ) -> dict[str, Optional[str]]:
         """Return the options of master.cf with which other services stay as they are although main.cf changes.
 
         A listener with a certificate of its own keeps it; one on the loopback does not begin to require TLS, and neither does a
-        transport that carries mail to hops on this host only. main, options: the edits that reach them.
+        transport that carries mail to hops on this host only. main, options: the edits that reach them. others: the services that get
+        other certificates by the same change.
         """
         found: dict[str, Optional[str]] = {}
         if not any(main.get(name) for name in (former.CHAIN, "smtpd_tls_security_level", "smtp_tls_security_level")):
@@ -391,7 +421,8 @@ class Postfix:
         explicit = self.postconf.explicit()
         services = self.postconf.services()
         if main.get(former.CHAIN) and not explicit.get(former.CHAIN):
-            found.update(former.certificates_of_their_own(services, explicit, self.is_listener))
+            rest = [one for one in services if one.name not in others]
+            found.update(former.certificates_of_their_own(rest, explicit, self.is_listener))
         if main.get("smtpd_tls_security_level") == INBOUND_LEVEL["required"]:
             for one in services:
                 if self._is_inner(one) and "smtpd_tls_security_level" not in one.settings:
@@ -409,6 +440,14 @@ class Postfix:
         """Return what is known of the files that matter: of main.cf only if its settings go back."""
         main, master = self.files()
         return {path: desired.was[path] for path in (main, master) if path in desired.was and (names or path == master)}
+
+    def _main_before(self, desired: Desired) -> dict[str, str]:
+        """Return the settings of main.cf without the collection; none if that is not known."""
+        main, _master = self.files()
+        if main not in desired.was:
+            return {}
+        with self.postconf.staged({main: desired.was[main].without}) as staged:
+            return staged.explicit()
 
     def _differing(self, options: Mapping[str, Optional[str]]) -> dict[str, Optional[str]]:
         services = {one.name: one.settings for one in self.postconf.services()}
@@ -430,7 +469,7 @@ class Postfix:
             )
             wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
             files = [
-                file for certificate, key in desired.pairs for file in (key, certificate) if file
+                file for certificate, key in desired.own_pairs for file in (key, certificate) if file
             ]  # the key comes first
             wanted["smtpd_tls_chain_files"] = ", ".join(files)
             wanted["smtpd_tls_received_header"] = "yes"
@@ -452,12 +491,22 @@ class Postfix:
         return wanted
 
     def stripped(self, images: Mapping[str, FileImage], certificate: str) -> list[FileImage]:
-        """Return main.cf without the certificate of the collection."""
-        main, _master = self.files()
-        served = (self.postconf.explicit().get("smtpd_tls_chain_files") or "").split(", ")
-        if served[0] != certificate or main in images:
+        """Return main.cf and master.cf without the certificates of the collection."""
+        main, master = self.files()
+        served = (self.postconf.explicit().get(former.CHAIN) or "").split(", ")
+        settings: dict[str, Optional[str]] = (
+            {former.CHAIN: None} if served[0] == certificate and main not in images else {}
+        )
+        ours = installed_at(certificate)[1:]
+        options: dict[str, Optional[str]] = {
+            f"{one.name}/{former.CHAIN}": None
+            for one in self._of_others()
+            if master not in images and by_port.names_only(one, ours)
+        }
+        changed = [path for path, edits in ((main, settings), (master, options)) if edits]
+        if not changed:
             return []
-        return [one for one in self.postconf.images(Edits({"smtpd_tls_chain_files": None})) if one.path == main]
+        return [one for one in self.postconf.images(Edits(settings, options=options)) if one.path in changed]
 
     def generated(self) -> Sequence[FileImage]:
         """Return no file: a reload of Postfix writes none."""

@@ -53,6 +53,22 @@ class HoldsFloor(Protocol):
 
 
 @runtime_checkable
+class ServesByPort(Protocol):
+    """A server that can serve other certificates on some ports: its plan() sets Desired.of_ports, or refuses it by name."""
+
+    serves_by_port: bool
+    """Always true."""
+
+
+@runtime_checkable
+class LeadsToPeers(Protocol):
+    """A server whose transports of peers have the TLS versions of all other mail, so that a floor holds for them as well."""
+
+    def peer_hops(self) -> Sequence[tuple[Target, bool]]:
+        """Return the next hops of these transports that use TLS, and whether TLS is required there. Raises EngineError."""
+
+
+@runtime_checkable
 class NoticesCertificates(Protocol):
     """A server that serves a replaced certificate file without being told, and that refuses connections for a moment while it is told."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Optional
 
@@ -30,6 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contrac
     NoticesCertificates,
     Server,
     ServerTransaction,
+    ServesByPort,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import (
     FLOORS,
@@ -106,6 +107,10 @@ def compute(server: Server, desired: Desired, check_mode: bool, warnings: list[s
         desired = replace(desired, inbound=None)
     if desired.only_renew:
         desired = replace(desired, inbound=before["inbound"] if before["inbound"] in ("offered", "required") else None)
+    if desired.of_ports and desired.offers and not isinstance(server, ServesByPort):
+        raise EngineError(
+            f"starttls_more_certificates: {server.name} serves one certificate on all ports; take the entry with ports away"
+        )
     change: Any = server.plan(desired)
     looks: dict[str, Look] = {}
     for bundle in desired.bundles if desired.offers else ():
@@ -241,7 +246,8 @@ def change_within(
     _guard_outbound(server, computed, sides, settings, check_mode, warnings)
     _guard_floor(desired, floors, sides, settings, check_mode, warnings)
     fingerprint = computed.fingerprint
-    if desired.listens and not change and fingerprint is not None and is_stale(desired, fingerprint, seen, settings):
+    looks = desired.listens and not change and fingerprint is not None
+    if looks and is_stale(server, desired, fingerprint or "", seen, settings):
         change = replace(change, reload=True)
     notices = _seconds_to_notice(server, desired, change, seen)
     if notices:
@@ -265,6 +271,8 @@ def change_within(
             *prove_algorithms(desired, desired.own_port, within),
             *prove_floor(desired, desired.own_port, within),
         ]
+        for at, prints in others.several(desired):
+            said += prove_algorithms(desired, at, within, prints)
         above.prove()
         warnings.extend(one for one in dict.fromkeys([*said, *above.warnings]) if one not in warnings)
         return others.prove(seconds)
@@ -351,14 +359,15 @@ def prove_floor(desired: Desired, target: Target, settings: Settings) -> list[st
     return proof.warnings
 
 
-def prove_algorithms(desired: Desired, target: Target, settings: Settings) -> list[str]:
+def prove_algorithms(desired: Desired, target: Target, settings: Settings, of_port: Collection[str] = ()) -> list[str]:
     """Prove that each certificate is served to a client that takes its algorithm only. Raises EngineError, or returns warnings.
 
-    One handshake for each algorithm. What could not be tested is a warning, and not proved.
+    One handshake for each algorithm. What could not be tested is a warning, and not proved. of_port: the fingerprints of the
+    certificates that the target serves in the place of the host's own.
     """
-    if not (desired.offers and desired.more):
+    if not desired.offers or not (desired.more or of_port):
         return []
-    wanted = {*_other_fingerprints(desired), _fingerprint(desired, False, [])}
+    wanted = {*of_port} or {*_other_fingerprints(desired), _fingerprint(desired, False, []) or ""}
     deadline = time.monotonic() + settings.timeout
     while True:
         seen = _by_algorithm(target, settings)
@@ -397,12 +406,12 @@ def _by_algorithm(target: Target, settings: Settings) -> dict[str, Handshake]:
     }
 
 
-def is_stale(desired: Desired, fingerprint: str, seen: Handshake, settings: Settings) -> bool:
+def is_stale(server: Server, desired: Desired, fingerprint: str, seen: Handshake, settings: Settings) -> bool:
     """Whether the daemon has to read its files again, although they say what is wanted.
 
     seen: a test of its own port. A client chooses one of several certificates; another one may have been renewed by somebody else.
     """
-    if not satisfies(desired, fingerprint, seen):
+    if not satisfies(desired, fingerprint, seen) or evidence.stale_ports(server, desired, settings):
         return True
     if not (desired.on_host and desired.more and desired.offers):
         return False

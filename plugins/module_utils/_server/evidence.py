@@ -127,7 +127,7 @@ class Listening:
 
     def __init__(self, sides: Optional[Both], desired: Desired, settings: Settings) -> None:
         """Test them as they are. sides: None if the server does not tell them."""
-        self._settings, self._certificate = settings, desired.certificate
+        self._settings, self._certificates = settings, desired.certificates
         self._bundles = {one.path: one.fingerprints[:1] for one in desired.bundles}
         self.warnings: list[str] = []
         self._places: list[reach.Reached] = []
@@ -169,8 +169,17 @@ class Listening:
 
         self._wait(changed, "does not show its former state", seconds)
 
+    def several(self, desired: Desired) -> list[tuple[Target, list[str]]]:
+        """Return the listeners that serve several certificates of their port, for several algorithms, with their fingerprints."""
+        found = []
+        for one in self._places:
+            of = desired.by_port.get(one.after.port or 0, ()) if desired.offers else ()
+            if len(of) > 1 and self._old[one.target].stage >= Stage.EHLO:
+                found.append((one.target, [each for at in of for each in fingerprints(at.certificate)[:1]]))
+        return found
+
     def _fault(self, place: reach.Reached, now: Handshake) -> str:
-        return reach.fault(place, self._old.get(place.target), now, self._installed, self._certificate)
+        return reach.fault(place, self._old.get(place.target), now, self._installed, self._certificates)
 
     def _wait(self, fault: Callable[[reach.Reached, Handshake], str], what: str, seconds: float) -> None:
         places = {one.target: one for one in self._places}
@@ -211,6 +220,25 @@ class Listening:
                 return ()
             found.update(prints)
         return found
+
+
+def stale_ports(server: Server, desired: Desired, settings: Settings) -> list[int]:
+    """Return the ports that do not serve the certificates of their own yet, although the files say so. Raises EngineError.
+
+    The daemon has to read its files again for them. A port that does not answer is no reason for that.
+    """
+    sides = both(server, None) if desired.offers and desired.of_ports else None
+    if sides is None:
+        return []
+    at: dict[Target, int] = {}
+    for one in sides.before.listeners:
+        target = reach.target_of(one, desired.own_port.host)
+        if target and one.port in desired.by_port and one.service not in sides.before.closed:
+            at[target] = target.port
+    wanted = {port: installed_in([one.certificate for one in of]) for port, of in desired.by_port.items()}
+    seen = handshake_all(list(at), replace(settings, ask_plaintext=False, verify_trust=False)) if at else []
+    served = {(at[one.target], one.fingerprint) for one in seen if one.completed}
+    return sorted({port for port, fingerprint in served if wanted[port] and fingerprint not in wanted[port]})
 
 
 def _of(place: reach.Reached) -> Sequence[str]:

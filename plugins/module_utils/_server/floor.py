@@ -11,7 +11,11 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence, permits, reach
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import HoldsFloor, Server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import (
+    HoldsFloor,
+    LeadsToPeers,
+    Server,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import FLOORS, Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import Permits, older_than
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
@@ -22,10 +26,11 @@ FLOOR_DIRECTIONS = ("inbound", "outbound")
 
 
 class Floors(NamedTuple):
-    """What a mail server permits before and after a change."""
+    """What a mail server permits before and after a change. peers: the next hops of peers that it concerns; see LeadsToPeers."""
 
     before: Permits
     after: Permits
+    peers: Sequence[tuple[Target, bool]] = ()
 
     def raised(self, desired: Desired, direction: str) -> bool:
         """Whether the change takes older versions from a direction."""
@@ -44,7 +49,10 @@ def floors(server: Server, desired: Desired, change: Any) -> Optional[Floors]:
             f"({server.name}); take it away for this host"
         )
     before = server.permits(desired.min_tls)
-    return Floors(before, server.permits(desired.min_tls, change) if change else before)
+    found = Floors(before, server.permits(desired.min_tls, change) if change else before)
+    if isinstance(server, LeadsToPeers) and found.raised(desired, "outbound"):
+        return found._replace(peers=server.peer_hops())
+    return found
 
 
 def not_reached(desired: Desired, found: Floors) -> list[str]:
@@ -66,10 +74,12 @@ def refusal(
     if found is None or sides is None or not found.raised(desired, "outbound"):
         return "", []
     ways = [one for one in sides.after.ways if one.target and one.kind != "disabled" and not one.transport.loopback]
-    targets = list(dict.fromkeys(one.target for one in ways if one.target))
+    targets = list(dict.fromkeys([*(one.target for one in ways if one.target), *(one for one, _hard in found.peers)]))
     if not targets:
         return "", []
-    hard = {one.target for one in ways if one.kind == reach.INSISTING}
+    hard = {one.target for one in ways if one.kind == reach.INSISTING} | {
+        one for one, required in found.peers if required
+    }
     problems, weaker = [], []
     newest = TESTED[TESTED.index(desired.min_tls) :]
     for target, answers in zip(targets, versions_of(targets, newest, settings)):

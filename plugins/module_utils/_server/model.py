@@ -30,6 +30,23 @@ RENEWED = "renewed"
 
 
 @dataclass(frozen=True)
+class OfPorts:
+    """A certificate that the listeners on these ports serve in the place of the host's own.
+
+    certificate, private_key: as in Desired.
+    """
+
+    ports: tuple[int, ...]
+    certificate: str
+    private_key: str = ""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files, that of the key first, as daemons want them."""
+        return tuple(filter(None, (self.private_key, self.certificate)))
+
+
+@dataclass(frozen=True)
 class Desired:
     """The wanted state of one daemon. None keeps the present state of a direction.
 
@@ -43,7 +60,8 @@ class Desired:
     bundle: the file to install at the path of the certificate, in the same change; None uses the file that is there.
     more: absolute paths of further files like that of the certificate, for keys of other algorithms, which are served beside it.
     more_keys: absolute paths of their private keys, in the same order; empty for one that is in the file of its certificate.
-    others: those of C(more) to install in the same change.
+    of_ports: certificates that some ports serve in the place of these.
+    others: the files of C(more) and C(of_ports) to install in the same change.
     was: path of a configuration file -> what is known of it. With C(disabled), its settings go back to that.
     listens: whether the host takes mail from the network. A send-only host does not: its inbound side stays as it is, and nobody has to
     answer on its own port.
@@ -64,6 +82,7 @@ class Desired:
     listens: bool = True
     more: tuple[str, ...] = ()
     more_keys: tuple[str, ...] = ()
+    of_ports: tuple[OfPorts, ...] = ()
     others: tuple[BundleFile, ...] = ()
     only_renew: bool = False
     min_tls: str = ""
@@ -79,14 +98,25 @@ class Desired:
 
     @property
     def certificates(self) -> tuple[str, ...]:
-        """The files with certificates that the daemon serves."""
-        return (self.certificate, *self.more)
+        """The files with certificates that the daemon serves, on whatever port."""
+        return (self.certificate, *self.more, *(one.certificate for one in self.of_ports))
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Path of the certificate and of its private key; the key is empty if it is in the same file."""
+        """Path of each certificate and of its private key; the key is empty if it is in the same file."""
+        return (*self.own_pairs, *((one.certificate, one.private_key) for one in self.of_ports))
+
+    @property
+    def own_pairs(self) -> tuple[tuple[str, str], ...]:
+        """The same of the certificates that are served on every port but those of C(of_ports)."""
         keys = (self.private_key, *self.more_keys, *[""] * len(self.more))
-        return tuple(zip(self.certificates, keys))
+        return tuple(zip((self.certificate, *self.more), keys))
+
+    @property
+    def by_port(self) -> dict[int, tuple[OfPorts, ...]]:
+        """Port -> the certificates that its listeners serve in the place of the host's own."""
+        ports = sorted({port for one in self.of_ports for port in one.ports})
+        return {port: tuple(one for one in self.of_ports if port in one.ports) for port in ports}
 
     @property
     def bundles(self) -> tuple[BundleFile, ...]:
@@ -104,16 +134,23 @@ class Desired:
                 raise EngineError(f"{what} {value!r} is not one of {', '.join(allowed)}")
         more = "starttls_more_certificates"
         named = [(self.certificate, "the certificate path")]
-        named += [(path, f"{more}: the certificate_path") for path in self.more]
+        named += [(path, f"{more}: the certificate_path") for path in self.certificates[1:]]
         named += [(self.private_key, "the path of the private key")] if self.private_key else []
-        named += [(path, f"{more}: the private_key_path") for path in self.more_keys if path]
+        named += [(path, f"{more}: the private_key_path") for _certificate, path in self.pairs[1:] if path]
         for path, what in named:
             if not is_path(path):
                 raise EngineError(f"{what} {path!r} has to be absolute and made of letters, digits and _./+@-")
         if len(self.certificates) > MOST_CERTIFICATES:
             raise EngineError(f"{more}: at most {MOST_CERTIFICATES - 1} further certificates are served")
-        if twice := [path for path in self.more if self.certificates.count(path) > 1]:
+        if twice := [path for path in self.certificates[1:] if self.certificates.count(path) > 1]:
             raise EngineError(f"{more}: {twice[0]} is named twice")
+        for port in self.by_port:
+            if not 0 < port < 1 << 16:
+                raise EngineError(f"{more}: {port} in ports is no port from 1 to 65535")
+            if port == self.own_port.port:
+                raise EngineError(
+                    f"{more}: port {port} is the mail port, which serves the host's own certificate; take it out of ports"
+                )
         try:
             self.own_port.check()
         except TargetError as error:

@@ -224,17 +224,18 @@ def fault(
     old: Optional[Handshake],
     now: Handshake,
     installed: Callable[[Sequence[str]], Collection[str]],
-    certificate: str,
+    certificates: Collection[str],
 ) -> str:
     """Return why a listener does not show what it has to after a change; empty if it does.
 
     old: its test before the change. installed: returns the fingerprints of the certificates in files, none if they cannot be read.
-    certificate: the file that the change installs or names.
+    certificates: the files that the change installs or names.
     """
     after = place.after
     if old is not None and old.stage < Stage.EHLO:
         return ""  # it did not answer before, which was said
-    if not place.is_changed and certificate not in after.certificates:
+    ours = any(one in certificates for one in after.certificates)
+    if not place.is_changed and not ours:
         return "" if old is None else unlike(old, now, lambda: installed(after.certificates))
     if after.tls == UNKNOWN:
         return "" if now.stage >= Stage.EHLO or (old is not None and same_face(old, now)) else now.message
@@ -246,7 +247,7 @@ def fault(
         return ""  # as before the first change: Postfix closes the connection then, and Exim makes a certificate of its own
     wanted = installed(after.certificates)
     goes_on = after.tls == "implicit" or (after.tls == "offered" and now.stage >= Stage.EHLO)
-    if goes_on and not wanted and certificate not in after.certificates and not now.completed:
+    if goes_on and not wanted and not ours and not now.completed:
         return ""  # its own files cannot be read, as before the first change: it goes on without TLS, or cannot be used
     return _served(after, now, wanted)
 

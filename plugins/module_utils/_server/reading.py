@@ -306,7 +306,7 @@ class Reading:
             and fingerprint is not None
             and not first.change
             and not installs
-            and engine.is_stale(first.desired, fingerprint, own, self._settings)
+            and engine.is_stale(self._server, first.desired, fingerprint, own, self._settings)
         )
         changes = [{"path": path, "lines": lines} for path, lines in computed.change.lines()]
         changes[:0] = [{"path": path, **look.diff, "previous_certificate": look.previous} for path, look in installs]

@@ -39,7 +39,8 @@ class Product:
 
     title: the name in messages and tables. facets: some of server, gateway, log. layouts: one for each platform; none if the
     product has an API. capabilities: those of the gateway facet. api_options: the options that say how its API is reached.
-    connections: the Ansible connections that only hosts of this product use, by which C(auto) finds it.
+    connections: the Ansible connections that only hosts of this product use, by which C(auto) finds it. floor_by_hand: where a
+    floor for TLS versions is set by hand; empty if the collection sets it.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Product:
     capabilities: tuple[str, ...] = ()
     connections: tuple[str, ...] = ()
     api_options: tuple[str, ...] = ()
+    floor_by_hand: str = ""
 
 
 PRODUCTS: dict[str, Product] = {
@@ -63,12 +65,25 @@ PRODUCTS: dict[str, Product] = {
         layouts=EXIM_LAYOUTS,
         capabilities=(_ACCEPT, _ENFORCED, _OUTBOUND),
     ),
-    "haraka": Product("Haraka", facets=("gateway",)),
+    "haraka": Product("Haraka", facets=("gateway",), floor_by_hand="in config/tls.ini (minVersion)"),
     "proxmox": Product(
-        "Proxmox Mail Gateway", facets=("gateway", "log"), api_options=("api_url", "api_user", "api_password")
+        "Proxmox Mail Gateway",
+        facets=("gateway", "log"),
+        api_options=("api_url", "api_user", "api_password"),
+        floor_by_hand="in a template of your own, /etc/pmg/templates/main.cf.in (the lists of protocols of smtpd and smtp)",
     ),
-    "mailcow": Product("mailcow", facets=("gateway",), api_options=("api_url", "api_key")),
-    "exchange": Product("Exchange Server", facets=("server",), connections=("psrp", "winrm")),
+    "mailcow": Product(
+        "mailcow",
+        facets=("gateway",),
+        api_options=("api_url", "api_key"),
+        floor_by_hand="in data/conf/postfix/extra.cf (the lists of protocols of smtpd and smtp)",
+    ),
+    "exchange": Product(
+        "Exchange Server",
+        facets=("server",),
+        connections=("psrp", "winrm"),
+        floor_by_hand="in Windows, which decides TLS versions (the registry, SecurityProviders\\SCHANNEL\\Protocols)",
+    ),
 }
 """Kind -> product."""
 
@@ -102,6 +117,18 @@ _WITHOUT = {
     "gateway": f"{{title}} is not supported as a gateway; {{option}} can be: {{kinds}} ({_VARIABLE})",
     "log": f"the log of {{title}} cannot be read yet; {{option}} can be: {{kinds}} ({_VARIABLE})",
 }
+
+
+def floor_not_held(kind: str, floor: Optional[str]) -> list[dict[str, str]]:
+    """Return a note, code and message, if a floor for TLS versions is wanted of a kind for which the collection cannot set it."""
+    product = PRODUCTS[kind]
+    if not product.floor_by_hand or floor in (None, "", "none"):
+        return []
+    said = (
+        f"starttls_min_tls is {floor}, and the collection sets no TLS versions on {product.title}, so it is not set here; set it "
+        f"{product.floor_by_hand}, and take starttls_min_tls away for this host"
+    )
+    return [{"code": "tls_floor_by_hand", "message": said}]
 
 
 def kinds_with(facet: str) -> list[str]:

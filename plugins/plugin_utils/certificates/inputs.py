@@ -45,7 +45,8 @@ class CheckedInputs:
     part of the result that describes the certificate. caveats: findings that do not forbid it. Nothing may be sent to the
     host while there are findings. more: further certificates, for keys of other algorithms. private_key: the path of the key on the
     host, if it was made there. issue: what the host is asked to have issued, see _certificate.due; None if nothing is. waiting_key: the
-    public key (DER) that waits on the host for the certificate that will be issued; empty if none does.
+    public key (DER) that waits on the host for the certificate that will be issued; empty if none does. ports: those that serve it in
+    the place of the host's own; none for all. names: what it has to cover there.
     """
 
     arguments: dict[str, Any]
@@ -56,6 +57,13 @@ class CheckedInputs:
     private_key: str = ""
     issue: Optional[dict[str, Any]] = None
     waiting_key: bytes = b""
+    ports: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> list[CheckedInputs]:
+        """The certificates that are served on all ports but those that have others."""
+        return [self, *(one for one in self.more if not one.ports)]
 
     def refusal(self) -> dict[str, Any]:
         """Return the failed result of a task with findings. The task did not change the host."""
@@ -103,10 +111,10 @@ class CheckedInputs:
         return NEXT.join("" if one.facts.get("kept") else one.served for one in (self, *self.more))
 
     def known(self) -> dict[str, Any]:
-        """Return the facts of the first certificate; with C(fingerprints_sha256) of all, if there are several and all are known."""
-        prints = [one.facts.get("fingerprint_sha256") for one in (self, *self.more)]
+        """Return the facts of the first certificate; with C(fingerprints_sha256) of all that the mail port serves, if there are several."""
+        prints = [one.facts.get("fingerprint_sha256") for one in self.own]
         facts = {name: value for name, value in self.facts.items() if name != "replaces"}
-        return {**facts, "fingerprints_sha256": prints} if self.more and all(prints) else facts
+        return {**facts, "fingerprints_sha256": prints} if len(prints) > 1 and all(prints) else facts
 
     def bundle(self) -> dict[str, Any]:
         """Return the checked files for a host, without their content."""
@@ -119,7 +127,7 @@ class CheckedInputs:
             **self._one(),
         }
         if self.more:
-            made["more"] = [one._one() for one in self.more]
+            made["more"] = [{**one._one(), **({"ports": list(one.ports)} if one.ports else {})} for one in self.more]
         return {**made, "issue": self.issue} if self.issue else made
 
     def _one(self) -> dict[str, Any]:
@@ -188,21 +196,46 @@ def _add_more(
         )
         return
     given = {**options, **dict.fromkeys(PAIR_SPEC), **pair, "path": numbered(options["path"], place)}
+    given["names"] = pair.get("names") or options["names"]
     given["source"] = "pkcs12" if pair.get("pkcs12_file") or pair.get("pkcs12_content") else "files"
-    one = CheckedInputs({**checked.arguments, "path": given["path"]})
+    ports = tuple(dict.fromkeys(pair.get("ports") or ()))
+    one = CheckedInputs({**checked.arguments, "path": given["path"]}, ports=ports, names=tuple(given["names"] or ()))
+    if problem := of_ports_problem(pair):
+        one.findings.append(Finding("bad_option", f"{problem}."))
     one.arguments.pop("content", None)
     if assessment := _assess(given, read, one.findings):
         _add(assessment, one)
-    kinds = {each.facts.get("certificate", {}).get("key_type") for each in (checked, *checked.more)}
+    beside = [each for each in (checked, *checked.more) if meet(each.ports, ports)]
+    kinds = {each.facts.get("certificate", {}).get("key_type") for each in beside}
     kind = one.facts.get("certificate", {}).get("key_type")
     if kind and kind in kinds:
-        said = (
-            f"it has a key of the type {kind}, as another one of this host. One certificate for each type can be served"
-        )
-        one.findings.append(Finding("bad_option", f"{said}."))
+        one.findings.append(Finding("bad_option", f"it {twice_of(kind, bool(ports))}"))
     checked.findings += [replace(found, message=f"{name}: {found.message}") for found in one.findings]
     checked.caveats += [replace(found, message=f"{name}: {found.message}") for found in one.caveats]
     checked.more.append(one)
+
+
+def of_ports_problem(entry: Mapping[str, Any]) -> str:
+    """Return what is wrong with the ports and names of an entry of starttls_more_certificates; empty if nothing is."""
+    if wrong := [one for one in entry.get("ports") or () if not 0 < one < 1 << 16]:
+        return f"{wrong[0]} in ports is no port from 1 to 65535"
+    if entry.get("names") and not entry.get("ports"):
+        return (
+            "names counts together with ports only: without them the certificate has to cover the names of the host "
+            "(starttls_certificate_names). Add ports, or take names out"
+        )
+    return ""
+
+
+def meet(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two certificates are served side by side on a port. Without ports, it is the host's own."""
+    return bool({*one} & {*other}) if one and other else not one and not other
+
+
+def twice_of(kind: str, on_port: bool) -> str:
+    """Return the sentence on a key of a type that another certificate has that is served beside it."""
+    where = "of the same port" if on_port else "of this host"
+    return f"has a key of the type {kind}, as another one {where}. One certificate for each type can be served."
 
 
 def _add(assessment: Assessment, checked: CheckedInputs) -> None:

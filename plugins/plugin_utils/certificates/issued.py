@@ -444,6 +444,11 @@ def _for_host(options: Mapping[str, Any], source: str) -> dict[str, Any]:
                 raise EngineError(
                     f"starttls_certificate_source is {source}, and starttls_{name} is set; take that out, or choose csr or files"
                 )
+    if any(one.get("ports") or one.get("names") for one in options.get("more") or ()):
+        raise EngineError(
+            f"starttls_more_certificates has ports or names, and starttls_certificate_source is {source}, which issues one certificate "
+            "for all ports; take them out, or choose files, content, pkcs12 or host"
+        )
     if source == "command":
         _program(_words(options["command"])[0])
     if not options["names"]:

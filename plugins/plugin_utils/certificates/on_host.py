@@ -25,31 +25,51 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.as
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import (
     CheckedInputs,
     ReadFile,
+    meet,
+    of_ports_problem,
+    twice_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, entry_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
 
 
-def with_host_certificate(result: Mapping[str, Any], install: Mapping[str, Any], read: ReadFile) -> dict[str, Any]:
+def with_host_certificate(
+    result: Mapping[str, Any],
+    install: Mapping[str, Any],
+    read: ReadFile,
+    entries: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """Return the result of a read with the judgement on the certificate of C(on_host), if it has one.
 
-    install: the option; its names, CA and days count. Faults become obstacles. Raises EngineError if the CA file cannot be read, and
-    MissingLibraryError.
+    install: the option; its names, CA and days count. entries: the option more_on_host; the names of one with ports count for it.
+    Faults become obstacles. Raises EngineError if the CA file cannot be read, and MissingLibraryError.
     """
     done = dict(result)
     seen = done.pop("on_host", None)
     if not seen or result.get("failed"):
         return done
     with understood("what the host returned about its certificate"):
-        return _judged(done, seen, install, read)
+        return _judged(done, seen, install, read, entries)
 
 
 def _judged(
-    done: dict[str, Any], seen: Mapping[str, Any], install: Mapping[str, Any], read: ReadFile
+    done: dict[str, Any],
+    seen: Mapping[str, Any],
+    install: Mapping[str, Any],
+    read: ReadFile,
+    entries: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    notes, obstacles, kinds, prints = list(done["notes"]), [], [], []
+    notes, obstacles, prints = list(done["notes"]), [], []
+    kinds: list[tuple[str, tuple[int, ...]]] = []
+    of_path = {str(one["certificate_path"]): one for one in entries}
+    for entry in entries:
+        if problem := of_ports_problem(entry):
+            said = f"[bad_option] starttls_more_certificates: {x509.printable_text(str(entry['certificate_path']))}: {problem}."
+            obstacles.append({"code": "certificate_unfit", "message": said})
     every = [seen, *(seen.get("more") or ())]
     for one in every:
+        entry = of_path.get(str(one["certificate"]), {}) if one is not seen else {}
+        ports = tuple(entry.get("ports") or ())
         path, key_path = (x509.printable_text(str(one[name])) for name in ("certificate", "private_key"))
         if one["message"]:
             said = f"could not look at the certificate {path} on the host: {x509.printable_text(str(one['message']))}"
@@ -57,24 +77,23 @@ def _judged(
             obstacles.append({"code": "certificate_not_read", "message": f"{said}; {advice}"})
             continue
         names = Sources(f"{key_path} on the host", f"{path} on the host", ca="ca_file")
-        assessment = _assess(one, install, read, base64.b64decode(str(one["public_key"])), names)
+        judged_by = {**install, "names": entry["names"]} if entry.get("names") else install
+        assessment = _assess(one, judged_by, read, base64.b64decode(str(one["public_key"])), names)
         wrong = [f"[{found.code}] {found.message}" for found in assessment.findings]
         notes += [{"code": found.code, "message": found.message} for found in assessment.warnings]
         if assessment.leaf:
             facts = assessment.leaf.describe()
-            if facts["key_type"] in kinds:
-                wrong.append(
-                    f"[bad_option] starttls_more_certificates: {path} has a key of the type {facts['key_type']}, as another one of this "
-                    "host. One certificate for each type can be served."
-                )
-            kinds.append(facts["key_type"])
-            prints.append(facts["fingerprint_sha256"])
+            if any(kind == facts["key_type"] and meet(others, ports) for kind, others in kinds):
+                said = twice_of(facts["key_type"], bool(ports))
+                wrong.append(f"[bad_option] starttls_more_certificates: {path} {said}")
+            kinds.append((facts["key_type"], ports))
+            prints += [] if ports else [facts["fingerprint_sha256"]]
         obstacles += [{"code": "certificate_unfit", "message": message} for message in wrong]
     if obstacles:
         done["obstacles"] = [*_others(done), *obstacles]
     elif prints:
         done["fingerprint_sha256"] = prints[0]
-        if len(every) > 1:
+        if len(prints) > 1:
             done["fingerprints_sha256"] = prints
     done["notes"] = notes
     return done
@@ -114,8 +133,9 @@ def _kept(
             f"{path} on the host holds a certificate that ends later ({ends[0]}) than the one to install ({ends[1]})"
         )
         sources = Sources(f"the key in {path} on the host", f"{path} on the host", ca="ca_file")
-        assessment = _assess(newer, install, read, leaf.spki, sources)
-    kept = CheckedInputs({**checked.arguments, "content": str(newer["pem"])})
+        judged_by = {**install, "names": checked.names} if checked.names else install
+        assessment = _assess(newer, judged_by, read, leaf.spki, sources)
+    kept = CheckedInputs({**checked.arguments, "content": str(newer["pem"])}, ports=checked.ports, names=checked.names)
     wrong = [message] if message else [f"[{one.code}] {one.message}" for one in assessment.findings]
     if wrong:
         what = f"{which}, and it cannot stay: {'; '.join(wrong).rstrip('.')}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import RENEWED
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import floor_not_held
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import task_errors
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.issued import is_issued
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.options import completed
@@ -58,6 +59,13 @@ def _without_rotation(options: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**options, "inbound": None, "install": None} if options.get("inbound") == RENEWED else options
 
 
+def _floor_not_held(options: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a note if a floor is wanted in a direction that is set, and not switched off."""
+    sides = {options.get("inbound"), options.get("outbound")} - {None, "none", "disabled"}
+    wants = sides and options.get("state") != "absent" and not options.get("only_relax")
+    return floor_not_held("exchange", options.get("min_tls")) if wants else []
+
+
 def read_exchange(action: HostAction, options: Mapping[str, Any], variables: Variables) -> dict[str, Any]:
     """Return the result of mail_server_info. options: of that module."""
     options = _without_rotation(options)
@@ -66,6 +74,8 @@ def read_exchange(action: HostAction, options: Mapping[str, Any], variables: Var
         _refuse_several(options)
         checked = action.checked_install(options)
         result = exchange_task(action, options, variables).read(checked)
+        if said := _floor_not_held(options):
+            result["notes"] = [*result.get("notes", ()), *said]
         return complete_observed(result, options["handshake"], checked, "")
 
 
@@ -84,10 +94,14 @@ def change_exchange(action: HostAction, options: Mapping[str, Any], variables: V
         if checked and checked.findings:
             return checked.refusal()
         result = task.change(checked, action._task.check_mode)
-        if not checked:
-            return result
-        warnings = [*(one.message for one in checked.caveats), *result.get("warnings", ())]
-        return {**checked.facts, **result, "warnings": warnings}
+        warnings = [*result.get("warnings", ()), *(one["message"] for one in _floor_not_held(options))]
+        if checked:
+            warnings[:0] = [one.message for one in checked.caveats]
+        return {
+            **(checked.facts if checked else {}),
+            **result,
+            **({"warnings": warnings} if checked or warnings else {}),
+        }
 
 
 def peers_of_exchange(action: ActionBase, options: Mapping[str, Any], variables: Variables) -> dict[str, Any]:

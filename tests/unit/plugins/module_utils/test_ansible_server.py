@@ -10,7 +10,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.op
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, OfPorts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import product as registry
@@ -99,6 +99,30 @@ def test_the_certificate_gets_what_the_kind_needs(here, kind):
 def test_what_is_given_for_it_counts():
     bundle = module.desired_of(options(bundle={**BUNDLE, "group": "ssl", "mode": "0640"}), "exim").bundle
     assert (bundle.group, bundle.mode, bundle.content) == ("ssl", "0640", None)
+
+
+def test_certificates_with_ports_are_apart_from_those_of_all_ports():
+    """Their files are installed with the others."""
+    more = [{"sha256": "a", "fingerprints": []}, {"sha256": "b", "fingerprints": [], "ports": [465, 587]}]
+    given = {**BUNDLE, "sha256": "d", "fingerprints": ["f"], "more": [{**BUNDLE, **one} for one in more]}
+    desired = module.desired_of(options(inbound="offered", bundle=given, certificate="/x.pem"), "postfix")
+    assert desired.more == ("/x-2.pem",)
+    assert desired.of_ports == (OfPorts((465, 587), "/x-3.pem"),)
+    assert [one.path for one in desired.bundles] == ["/x.pem", "/x-2.pem", "/x-3.pem"]
+    assert desired.certificates == ("/x.pem", "/x-2.pem", "/x-3.pem")
+
+
+def test_certificates_on_the_host_with_ports_are_apart_too():
+    entries = [
+        {"certificate_path": "/b.pem", "private_key_path": "/b.key", "ports": [465]},
+        {"certificate_path": "/c.pem", "private_key_path": None, "ports": None},
+    ]
+    given = options(inbound="offered", certificate_source="host", certificate="/a.pem", more_on_host=entries)
+    desired = module.desired_of(given, "exim")
+    assert (desired.more, desired.more_keys) == (("/c.pem",), ("",))
+    assert desired.of_ports == (OfPorts((465,), "/b.pem", "/b.key"),)
+    assert desired.own_pairs == (("/a.pem", ""), ("/c.pem", ""))
+    assert desired.pairs == (*desired.own_pairs, ("/b.pem", "/b.key"))
 
 
 # The read

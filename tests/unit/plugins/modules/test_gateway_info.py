@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_gateway_host as host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import EmailConfig, GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.modules import gateway_info as module
@@ -96,6 +98,66 @@ def test_to_accept_tls_is_refused_by_name_where_the_product_does_that(engine):
     result = run_module(module.main, gateway="haraka", inbound="offered")
     assert [one["code"] for one in result["obstacles"]] == ["change_refused", "port_in_use", "change_refused"]
     assert result["obstacles"][0]["message"].startswith("Haraka has its own way to accept TLS: install its certificate")
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("haraka", "Haraka, so it is not set here; set it in config/tls.ini (minVersion)"),
+        (
+            "proxmox",
+            "Proxmox Mail Gateway, so it is not set here; set it in a template of your own, /etc/pmg/templates/main.cf.in",
+        ),
+        ("mailcow", "mailcow, so it is not set here; set it in data/conf/postfix/extra.cf"),
+    ],
+)
+def test_a_gateway_that_holds_no_floor_says_where_to_set_it(engine, kind, place):
+    result = run_module(module.main, gateway=kind, email_configs=[], min_tls="TLSv1.2")
+    assert (engine.server, result["notes"][:-1]) == ([], VIEW["notes"])
+    assert result["notes"][-1]["code"] == "tls_floor_by_hand"
+    said = result["notes"][-1]["message"]
+    assert said.startswith(f"starttls_min_tls is TLSv1.2, and the collection sets no TLS versions on {place}")
+    assert said.endswith(", and take starttls_min_tls away for this host")
+
+
+def test_a_floor_that_the_own_transports_do_not_get_in_this_run_is_said(engine, monkeypatch):
+    held = GatewayState({"main": EmailConfig("main", ("a.example",), (Target("mx.example"),), "required")})
+    monkeypatch.setattr(PostfixGateway, "read", lambda _self, _wanted=(): held)
+    codes = []
+    for more in ({}, {"send": "required"}, {"inbound": "renewed"}, {"min_tls": "none"}):
+        result = run_module(module.main, **{"gateway": "postfix", "inbound": "offered", "min_tls": "TLSv1.2", **more})
+        codes.append([one["code"] for one in result["notes"] if one["code"].startswith("tls_floor")])
+    assert codes == [["tls_floor_not_reached"], [], [], []]
+
+
+@pytest.mark.parametrize(
+    ("mode", "tested", "obstacles", "notes"),
+    [
+        ("required", {"completed": True, "tls_version": "TLSv1.1"}, 1, 0),
+        ("opportunistic", {"completed": True, "tls_version": "TLSv1.1"}, 0, 1),
+        ("plaintext", {"completed": True, "tls_version": "TLSv1.1"}, 0, 0),
+        ("required", {"completed": True, "tls_version": "TLSv1.2"}, 0, 0),
+        ("required", {"completed": False, "tls_version": ""}, 0, 0),  # the same run may switch TLS on there
+    ],
+)
+def test_the_plan_knows_the_mail_servers_that_do_not_reach_the_floor(
+    engine, monkeypatch, mode, tested, obstacles, notes
+):
+    monkeypatch.setattr(PostfixGateway, "read", lambda _self, _wanted=(): GatewayState())
+    tests = ["something else", {"host": "mx.example", "port": 25, **tested}]
+    monkeypatch.setitem(SERVER, "probe", {"results": tests, "certificates": {}})
+    one = {"name": "main", "domains": ["a.example"], "servers": ["mx.example"], "delivery_mode": mode}
+    result = run_module(module.main, gateway="postfix", inbound="offered", min_tls="TLSv1.2", email_configs=[one])
+    said = "mx.example:25: it speaks TLSv1.1 at most"
+    assert len([one for one in result["obstacles"] if said in one["message"]]) == obstacles
+    assert [one["message"] for one in result["notes"] if one["code"] == "tls_floor_not_reached"] == [
+        f"{said}, so mail would go there in plaintext"
+    ] * notes
+
+
+@pytest.mark.parametrize("options", [{}, {"min_tls": "none"}, {"min_tls": "TLSv1.2", "state": "absent"}])
+def test_where_no_floor_is_wanted_nothing_is_said_of_it(engine, options):
+    assert run_module(module.main, gateway="haraka", **options)["notes"] == VIEW["notes"]
 
 
 @pytest.mark.parametrize("option", ["require_without_evidence", "digests", "only_recover"])

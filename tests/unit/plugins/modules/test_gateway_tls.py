@@ -174,3 +174,11 @@ def test_what_goes_wrong_is_a_message(engine, error, expected):
 def test_a_gateway_refuses_what_it_has_no_setting_for(options, said):
     result = run_module(module.main, gateway="haraka", **options)
     assert (result["failed"], said in result["msg"]) == (True, True)
+
+
+def test_a_gateway_that_holds_no_floor_warns(engine):
+    result = run_module(module.main, gateway="haraka", min_tls="TLSv1.2")
+    assert result["warnings"][0] == "one thing"
+    assert result["warnings"][-1].startswith(
+        "starttls_min_tls is TLSv1.2, and the collection sets no TLS versions on Haraka"
+    )

@@ -78,6 +78,13 @@ def test_each_algorithm_has_to_fit(authority, old):
         assert record(rsa) in said
 
 
+def test_one_that_other_ports_serve_does_not_have_to_fit(authority, old, new):
+    more = [{**one, "ports": [465]} for one in given(authority, old, new)["more"]]
+    with serve(secure=True) as dns:
+        dns.add(WHERE, "TLSA", record(old))
+        assert refused(authority, dns, old, more=more) == []
+
+
 def test_a_record_for_the_authority_fits_every_key(authority, old, new):
     issuer = Certificate.load(authority.intermediate.certificate.public_bytes(Encoding.DER))
     with serve(secure=True) as dns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import check_name
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.renewal import (
     past_renewing,
@@ -120,6 +121,60 @@ def test_files_of_somebody_else_in_several_algorithms():
         {"private_key": "/live/rsa/privkey.pem", "certificate": "/live/rsa/fullchain.pem"},
         {"private_key": "/etc/ssl/whole.pem", "certificate": "/etc/ssl/whole.pem"},
     ]
+
+
+SUBMISSION = {"certificate_path": "/live/sub.pem", "private_key_path": "/live/sub.key", "ports": [465, "587"]}
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["listeners seen", "listeners not told"])
+def test_a_certificate_of_some_ports_is_an_entry_of_its_own_with_their_listeners_and_names(seen):
+    listeners = [
+        listener(25, "offered", "/live/mx.pem"),
+        listener(465, "implicit", "/live/sub.pem"),
+        listener(587, "required", "/live/sub.pem"),
+    ]
+    facts = host(
+        "host",
+        listeners=listeners if seen else (),
+        starttls_certificate_path="/live/mx.pem",
+        starttls_more_certificates=[
+            {**SUBMISSION, "names": ["*.example.net", "submission.example.com"]},
+            {
+                **SUBMISSION,
+                "names": ["*.example.net", "submission.example.com"],
+                "certificate_path": "/live/sub-rsa.pem",
+            },
+            {"certificate_path": "/live/mx-rsa.pem"},
+        ],
+    )
+    facts["mail_server_observed"]["published_tlsa"] = [{"name": "_25._tcp.mx1.example.com"}]
+    own, other = renewed_here("m1", {"m1": facts}, "ROOTS")
+    assert [one["certificate"] for one in own["pairs"]] == ["/live/mx.pem", "/live/mx-rsa.pem"]
+    assert [(one["port"], one["name"]) for one in own["listeners"]] == [(25, "mx1.example.com")]
+    assert other["name"] == "*.example.net:465+587"
+    check_name(other["name"])  # the hook takes it
+    assert other["names"] == ["*.example.net", "submission.example.com"]
+    assert [one["certificate"] for one in other["pairs"]] == ["/live/sub.pem", "/live/sub-rsa.pem"]
+    assert [(one["port"], one["protocol"], one["name"]) for one in other["listeners"]] == [
+        (465, "smtps", "submission.example.com"),
+        (587, "smtp", "submission.example.com"),
+    ]
+    assert (len(own["tlsa"]), other["tlsa"], other["ca_content"]) == (1, [], "ROOTS")
+
+
+def test_listeners_that_tell_no_certificate_are_those_of_the_ports():
+    """Exim tells none where it cannot be known."""
+    listeners = [listener(25, "offered"), listener(587, "offered")]
+    more = [{**SUBMISSION, "ports": "587"}]
+    facts = host("host", listeners=listeners, starttls_certificate_path="/live/mx.pem", starttls_more_certificates=more)
+    made = renewed_here("m1", {"m1": facts})
+    assert [[one["port"] for one in each["listeners"]] for each in made] == [[25], [587]]
+    assert made[1]["names"] == ["mx1.example.com"]
+
+
+def test_a_port_that_is_no_number_is_refused_by_the_name_of_the_variable():
+    with pytest.raises(EngineError, match="starttls_more_certificates: 'x' in ports is no port"):
+        renewed_here("m1", {"m1": host("host", starttls_more_certificates=[{**SUBMISSION, "ports": ["x"]}])})
 
 
 @pytest.mark.parametrize("more", ["x", [{}], [3]])

@@ -37,10 +37,10 @@ def look(host, chain="live/fullchain.pem", key="live/privkey.pem"):
     return seen_on_host(str(host / chain), str(host / key) if key else "")
 
 
-def judged(seen, pki, **install):
+def judged(seen, pki, entries=(), **install):
     options = {"names": [NAME], "ca_content": pki.root.certificate_pem.decode(), **install}
     result = {"obstacles": [MISSING], "notes": [], "on_host": json.loads(json.dumps(seen))}
-    return with_host_certificate(result, options, lambda *_: b"")
+    return with_host_certificate(result, options, lambda *_: b"", entries)
 
 
 def codes(result):
@@ -99,6 +99,20 @@ def test_two_of_one_algorithm_are_refused_by_the_name_of_the_variable(host, pki)
         "starttls_more_certificates" in obstacle["message"]
         and "second.pem has a key of the type EC" in obstacle["message"]
     )
+
+
+def test_one_for_ports_is_judged_by_its_own_names_and_is_none_of_the_mail_ports(host, pki):
+    made = pki.issue(["submission.example.com"])
+    (host / "second.pem").write_bytes(made.key_pem + made.fullchain_pem)
+    seen = {**look(host), "more": [look(host, "second.pem", "")]}
+    path = seen["more"][0]["certificate"]
+    entry = {"certificate_path": path, "ports": [465], "names": ["submission.example.com"]}
+    result = judged(seen, pki, entries=[entry])
+    assert result["obstacles"] == [MISSING] and "fingerprints_sha256" not in result
+    [wrong] = judged(seen, pki, entries=[{**entry, "names": None}])["obstacles"]
+    assert "[name_not_covered]" in wrong["message"]
+    found = judged(seen, pki, entries=[{**entry, "ports": None}])["obstacles"]
+    assert any("names counts together with ports only" in one["message"] for one in found)
 
 
 def test_each_of_several_is_judged_and_the_unfit_one_is_named(host, pki):

@@ -242,3 +242,14 @@ def test_the_present_value_of_the_plain_file_is_kept_and_goes_on(plain):
     plain.host.main["tls_require_ciphers"] = "SECURE128"
     plain.host.file.write_text("tls_require_ciphers = SECURE128\n" + plain.host.file.read_text())
     assert f"tls_require_ciphers = SECURE128{OFF}\n" in plain.apply("TLSv1.2")
+
+
+def test_of_the_collections_own_transports_those_without_a_floor_are_named(make):
+    """A gateway's own part of a change gives one to those of modes and enforced domains."""
+    own = ("encrypt", "hostname_smarthost", "over_tls", "peer_ex")
+    heads = "".join(f"\nmailfleet_{name} transport:\ndriver = smtp\nhosts_avoid_tls =\n" for name in own)
+    found = make(printed=PRINTED + heads).adapter.permits("TLSv1.2").outbound
+    assert [one.name for one in found if "mailfleet" in one.name] == [
+        "the transport mailfleet_over_tls",
+        "the transport mailfleet_peer_ex",
+    ]

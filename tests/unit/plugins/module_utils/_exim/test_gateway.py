@@ -59,6 +59,37 @@ def split(monkeypatch, tmp_path):
     return EximHost(monkeypatch, tmp_path, True)
 
 
+class TestFloor:
+    """The floor for TLS versions of the gateway's own transports."""
+
+    LINE = "  tls_require_ciphers = NORMAL:-VERS-TLS1.0:-VERS-TLS1.1\n"
+
+    def of(self, host, library, **more):
+        host.answers[("exim4", "-bV")] = (0, f"Support for: crypteq iconv() {library} DKIM\n", "")
+        host.write(
+            config("one", "required"), enforced=(EnforcedDomain("bank.example", "outbound", "hostname"),), **more
+        )
+        stanzas = re.split(r"(?m)^(\w+):\n", host.sections()["transports"])
+        return dict(zip(stanzas[1::2], stanzas[2::2]))
+
+    def test_each_transport_over_tls_has_it(self, split):
+        found = self.of(split, "GnuTLS", min_tls="TLSv1.2")
+        without = {name for name, text in found.items() if self.LINE not in text}
+        assert without == {"mailfleet_none"}
+        assert {"mailfleet_may", "mailfleet_encrypt", "mailfleet_hostname", "mailfleet_hostname_smarthost"} <= set(
+            found
+        )
+        assert not split.plan(
+            config("one", "required"),
+            enforced=(EnforcedDomain("bank.example", "outbound", "hostname"),),
+            min_tls="TLSv1.2",
+        )
+        assert "tls_require_ciphers" not in "".join(self.of(split, "GnuTLS").values())
+
+    def test_with_openssl_there_is_no_option_of_a_transport(self, split):
+        assert "openssl_options" not in "".join(self.of(split, "OpenSSL", min_tls="TLSv1.2").values())
+
+
 class TestRoutes:
     def test_a_line_for_each_domain_in_order_of_the_email_configs(self):
         text = routes(

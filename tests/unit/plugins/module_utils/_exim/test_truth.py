@@ -314,3 +314,16 @@ def test_another_level_towards_the_internet(host):
         "/etc/exim4/conf.d/router/149_mailfleet-starttls has no router mailfleet_over_tls; the transport "
         "mailfleet_over_tls has the TLS level 'opportunistic'"
     )
+
+
+def test_a_floor_that_somebody_took_off_a_transport(host):
+    host.answers[("exim4", "-bV")] = (0, "Support for: crypteq GnuTLS DKIM\n", "")
+    host.set_up("required", enforced=ENFORCED, min_tls="TLSv1.2")
+    assert host.differences() == {}
+    path = Path(host.split_files["transports"])
+    head, mark, rest = path.read_text().partition("mailfleet_encrypt:")
+    path.write_text(head + mark + rest.replace(":-VERS-TLS1.1", "", 1))
+    host.generate()
+    assert host.differences()["gateway", "gateway_differs"] == (
+        "the floor TLSv1.2 was set, and mailfleet_encrypt may use older TLS versions"
+    )

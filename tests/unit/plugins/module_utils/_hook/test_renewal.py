@@ -7,11 +7,14 @@ import hashlib
 import os
 import signal
 import ssl
+from dataclasses import replace
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import atomic, files, lock, paths, room
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import served, telling
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import RenewalPlan
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.monitoring import check
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.renewal import renew
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import algorithm
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -196,6 +199,25 @@ def test_one_listener_of_two_that_served_nothing_before_is_named(host):
     assert (done.state, done.status) == ("failed", 2)
     assert f"nothing was served before either on 127.0.0.1:{host.listeners[0].port}: " in done.message
     assert is_as_before(host, old)
+
+
+def test_a_certificate_of_one_port_is_renewed_and_proved_on_that_port_by_its_own_names(tmp_path, authority):
+    """As for an entry of starttls_more_certificates with ports."""
+    with renewing.host(tmp_path, authority, kinds=("ec", "rsa")) as made:
+        data = made.data()
+        [both] = data["certificates"]
+        for place, kind in enumerate(made.kinds):
+            made.listeners[place].only = f"*-{kind}.pem"
+            data["certificates"].append(
+                {**both, "name": f"{kind}:1", "pairs": [made.pair(kind)], "listeners": [both["listeners"][place]]}
+            )
+        data["certificates"] = data["certificates"][1:]
+        data["certificates"][1]["names"] = ["submission.example.com"]
+        made.renews(made.issue("rsa", names=("submission.example.com",)), "rsa")
+        configuration = replace(RenewalPlan.from_json(data, "renewal.json"), timeout=0.3)
+        own, other = renew(configuration, lambda _at: made.server, (), str(tmp_path / "store"))
+        assert (own.state, other.state) == ("current", "installed")
+        assert "served on 1 of 1 listeners" in other.message
 
 
 def test_what_is_refused_where_nothing_is_installed_is_not_served(host):

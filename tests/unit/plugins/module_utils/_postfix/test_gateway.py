@@ -128,6 +128,47 @@ class TestMaps:
         assert gateway.next_hop(Target("2001:db8::1", 26)) == "[2001:db8::1]:26"
 
 
+class TestFloor:
+    """The floor for TLS versions of the gateway's own transports."""
+
+    LISTS = ("smtp_tls_protocols", "smtp_tls_mandatory_protocols")
+    NEWER = ">=TLSv1.2"
+
+    def floors(self, host, path, name):
+        """The lists of protocols that a transport of ours has."""
+        found = options(host.services(path)[f"mailfleet-{name}/unix"])
+        return [found.get(one) for one in self.LISTS]
+
+    def test_each_transport_over_tls_has_it_in_every_instance(self, host):
+        held = (config("one", "match_sender"),)
+        more = {"enforced": (*inbound("p.example"), outbound("bank.example", "hostname")), "min_tls": "TLSv1.2"}
+        host.apply(*held, **more)
+        for arrival, path in enumerate((host.etc, host.second, host.third)):
+            for mode, levels in NEUTRAL_LEVELS.items():
+                has = (*levels, "required")[arrival] != "disabled"
+                assert self.floors(host, path, mode) == [self.NEWER if has else None] * 2
+            assert self.floors(host, path, "hostname") == [self.NEWER] * 2
+        assert not host.plan(*held, **more)
+        host.apply(*held, **{**more, "min_tls": ""})
+        assert self.floors(host, host.second, "required") == [None, None]
+
+    def test_a_postfix_without_ranges_names_what_goes(self, make):
+        host = make(defaults={**DEFAULTS, "mail_version": "3.5.6"})
+        host.apply(config("one", "required"), min_tls="TLSv1.2")
+        assert self.floors(host, host.etc, "required") == ["!SSLv2,!SSLv3,!TLSv1,!TLSv1.1"] * 2
+        assert not host.plan(config("one", "required"), min_tls="TLSv1.2")
+
+    def test_what_main_cf_has_is_not_loosened(self, make):
+        host = make("smtp_tls_protocols = >=TLSv1.3\nsmtp_tls_mandatory_protocols = >=TLSv1\n")
+        host.apply(config("one", "required"), min_tls="TLSv1.2")
+        assert self.floors(host, host.etc, "required") == [None, self.NEWER]
+
+    def test_what_cannot_be_told_is_refused_by_name(self, make):
+        host = make("smtp_tls_protocols = new\n")
+        with pytest.raises(EngineError, match=r"^smtp_tls_protocols is 'new', and it cannot be told .*postconf -X"):
+            host.plan(config("one", "required"), min_tls="TLSv1.2")
+
+
 class TestPlan:
     def test_a_gateway_without_email_configs_is_left_alone(self, host):
         assert not host.plan()

@@ -1,10 +1,13 @@
 """A floor for TLS versions on Postfix, against a stand-in for its commands."""
 
+from dataclasses import replace
+
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Record, texts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import protocols, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import below
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -211,3 +214,29 @@ def test_a_table_that_cannot_be_listed_is_no_proof(make):
     assert host.permits().notes == (
         "smtp_tls_policy_maps = ldap:/etc/postfix/policy cannot be listed, so it is not known whether it permits older TLS versions",
     )
+
+
+def test_the_transports_of_a_gateway_are_not_main_cfs_and_those_of_peers_are(make):
+    more = "".join(
+        f"{name} unix - - y - - smtp\n  -o smtp_tls_security_level=encrypt\n"
+        for name in ("mailfleet-required", "mailfleet_peer_ex")
+    )
+    assert [one.name for one in make(master=MASTER + more).permits().outbound] == ["mailfleet_peer_ex/unix"]
+
+
+def test_the_peers_that_the_floor_holds_for_as_well(make, tmp_path):
+    own = tmp_path / "postfix/mailfleet-peers/transport"
+    master = MASTER + "".join(
+        f"mailfleet_peer_{name} unix - - y - - smtp\n  -o smtp_tls_security_level={level}\n"
+        for name, level in (("hard", "verify"), ("soft", "may"), ("off", "none"), ("all", "encrypt"))
+    )
+    host = make(f"transport_maps = texthash:{own}\ndefault_transport = mailfleet_peer_all:[192.0.2.9]\n", master)
+    own.parent.mkdir()
+    own.write_text(
+        "a.example mailfleet_peer_hard:[mx.example]:25,[2001:db8::1]:2525\n"
+        "b.example mailfleet_peer_soft:[soft.example]:25\nc.example mailfleet_peer_off:[off.example]:25\n"
+    )
+    adapter = server.Postfix(host.fake, layout=replace(DEBIAN, config_dir=str(own.parents[1])))
+    assert {str(target): hard for target, hard in adapter.peer_hops()} == {
+        "192.0.2.9:25": True, "mx.example:25": True, "[2001:db8::1]:2525": True, "soft.example:25": False,
+    }  # fmt: skip

@@ -325,3 +325,18 @@ def test_a_configuration_that_cannot_be_read(host):
     host.fake.answers[("postconf",)] = (1, "", "postconf: fatal: no")
     host.adapter._postconf.forget()
     assert "postconf: fatal: no" in the_one(host, "gateway", "gateway_unproved")
+
+
+@pytest.mark.parametrize(("place", "where"), [("etc", ""), ("second", " of the instance postfix-mailfleet")])
+def test_a_floor_that_somebody_took_off_a_transport(host, place, where):
+    set_up(host, "match_sender", min_tls="TLSv1.2")
+    assert found(host) == {}
+    master = getattr(host, place) / "master.cf"
+    whole = master.read_text()
+    begin = whole.index("mailfleet-required ")
+    entry = whole[begin:].replace("smtp_tls_mandatory_protocols=>=TLSv1.2", "smtp_tls_mandatory_protocols=>=TLSv1.1", 1)
+    master.write_text(whole[:begin] + entry)
+    host.adapter._postconf.forget()
+    assert found(host)["gateway", "gateway_differs"] == (
+        f"the floor TLSv1.2 was set, and mailfleet-required{where} may use older TLS versions"
+    )

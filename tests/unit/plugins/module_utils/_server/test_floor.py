@@ -180,6 +180,23 @@ def test_a_next_hop_that_does_not_answer_is_not_known(mail):
         set_remote(mail, "required")
 
 
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_peer_is_asked_whose_transport_gets_the_floor_as_well(mail, hard):
+    with serving(face(mail.certificate, most=ssl.TLSVersion.TLSv1_1)) as old:
+        mail.peer_hops = lambda: [(Target(old.host, old.port), hard)]
+        if hard:
+            with pytest.raises(EngineError, match=r"it does not speak TLSv1\.2\. Renew the accepting side"):
+                mail.set("offered", "opportunistic", min_tls="TLSv1.2")
+            assert mail.settings["floor"] == ""
+            [said] = [one["message"] for one in mail.read("offered", "opportunistic", min_tls="TLSv1.2")["obstacles"]]
+            assert said.startswith(
+                f"starttls_min_tls TLSv1.2 is refused, because mail would be deferred: {old.host}:{old.port}"
+            )
+        else:
+            found = mail.set("offered", "opportunistic", min_tls="TLSv1.2")
+            assert found.warnings[-1].endswith("it does not speak TLSv1.2, so mail would go there in plaintext")
+
+
 # What the plan shows
 
 
@@ -211,6 +228,16 @@ def test_nobody_and_not_told_are_two_things(mail, tmp_path):
         "tls_floor_nobody": "the floor TLSv1.2 would shut out no client (log from 2026-11-29T10:00 to 2026-11-29T10:00, 1 sessions)",
         "tls_floor_not_told": "the log tells no TLS version of servers, so it is not known which of them the floor TLSv1.2 would shut out",
     }
+
+
+def test_the_plan_says_what_of_the_log_was_not_read(mail, tmp_path):
+    mail.log = tmp_path / "mail.log*"
+    for number in range(5):
+        (tmp_path / f"mail.log.{number}.gz").write_bytes(b"\x1f\x8b\x08")
+    said = notes(mail)["tls_floor_not_told"]
+    assert said.count("; not read: ") == 1
+    assert said.count(str(tmp_path)) == 3
+    assert said.endswith(" and 2 more")
 
 
 def test_with_the_floor_there_nothing_is_foretold(mail):

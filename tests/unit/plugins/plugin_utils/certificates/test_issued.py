@@ -123,6 +123,15 @@ def test_the_command_of_an_authority(host, authority, command):
     assert len(host.asked) == 2, "a certificate that is fine is not asked for twice"
 
 
+@pytest.mark.parametrize("source", ["command", "csr", "acme"])
+def test_one_certificate_is_issued_for_all_ports(host, authority, command, source):
+    """What cannot be had is refused, and not left out without a word."""
+    given = install(authority, command=command, more=[{"certificate_file": "x.pem", "ports": [465]}])
+    [fault] = issued.planned(given, host.path, source, nothing).findings
+    assert fault.code == "bad_option" and "starttls_more_certificates has ports or names" in fault.message
+    assert f"starttls_certificate_source is {source}, which issues one certificate for all ports" in fault.message
+
+
 def test_a_key_for_each_algorithm(host, authority, command, monkeypatch):
     quick = {**issuing._NEW_KEY, "rsa": ("-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")}
     monkeypatch.setattr(issuing, "_NEW_KEY", quick)

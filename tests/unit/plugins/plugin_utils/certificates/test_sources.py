@@ -83,6 +83,57 @@ def test_a_fault_of_a_further_certificate_names_its_place(rooted, ecdsa, rsa, au
     assert found[0].message.startswith("starttls_more_certificates, entry 1: ")
 
 
+OTHER = "submission.example.com"
+
+
+@pytest.fixture(scope="module")
+def submission(authority):
+    return authority.issue([OTHER])
+
+
+def test_one_for_ports_has_names_of_its_own_and_may_have_the_algorithm_of_the_first(rooted, ecdsa, rsa, submission):
+    entry = {**texts(submission), "ports": [587, 465, 587], "names": [OTHER]}
+    checked = check_install({**rooted, **texts(ecdsa), "more": [texts(rsa), entry]}, PATH, nothing)
+    assert checked.findings == []
+    assert [one.get("ports") for one in checked.bundle()["more"]] == [None, [587, 465]]
+    prints = [one.facts["fingerprint_sha256"] for one in (checked, checked.more[0])]
+    assert checked.known()["fingerprints_sha256"] == prints  # what the mail port may serve
+    alone = check_install({**rooted, **texts(ecdsa), "more": [entry]}, PATH, nothing)
+    assert "fingerprints_sha256" not in alone.known()
+
+
+def test_without_names_one_for_ports_has_to_cover_those_of_the_host(rooted, ecdsa, submission):
+    [fault] = check_install(
+        {**rooted, **texts(ecdsa), "more": [{**texts(submission), "ports": [465]}]}, PATH, nothing
+    ).findings
+    assert fault.code == "name_not_covered" and fault.message.startswith("starttls_more_certificates, entry 1: ")
+
+
+def test_two_of_one_algorithm_on_one_port_are_refused(rooted, ecdsa, submission, authority):
+    one, other = (
+        {**texts(issued), "ports": ports, "names": [OTHER]}
+        for issued, ports in ((submission, [465]), (authority.issue([OTHER]), [465, 587]))
+    )
+    [fault] = check_install({**rooted, **texts(ecdsa), "more": [one, other]}, PATH, nothing).findings
+    assert "entry 2: it has a key of the type EC, as another one of the same port" in fault.message
+    apart = {**other, "ports": [587]}
+    assert check_install({**rooted, **texts(ecdsa), "more": [one, apart]}, PATH, nothing).findings == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"names": [OTHER]}, "entry 1: names counts together with ports only"),
+        ({"names": [OTHER], "ports": [0]}, "entry 1: 0 in ports is no port"),
+        ({"names": [OTHER], "ports": [465, 65536]}, "entry 1: 65536 in ports is no port"),
+    ],
+)
+def test_ports_and_names_that_mean_nothing_are_refused(rooted, ecdsa, authority, entry, said):
+    more = {**texts(authority.issue([OTHER], key="rsa")), **entry}
+    found = check_install({**rooted, **texts(ecdsa), "more": [more]}, PATH, nothing).findings
+    assert any(f"starttls_more_certificates, {said}" in one.message for one in found)
+
+
 def test_a_few_further_certificates_are_enough(rooted, ecdsa, rsa):
     given = {**rooted, **texts(ecdsa), "more": [texts(rsa)] * 3}
     said = [one.message for one in check_install(given, PATH, nothing).findings]

@@ -4,9 +4,10 @@ import gzip
 import os
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity import old_versions
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.old_versions import old_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import EXIM_SESSIONS as EXIM
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host import versions_in_log
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.versions_in_log import old_peers
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import POSTFIX_SESSIONS as POSTFIX
 
 OLD = ("SSLv3", "TLSv1", "TLSv1.1")
@@ -21,7 +22,7 @@ def write(path, lines, compressed=False):
 
 def heard(tmp_path, lines, patterns=POSTFIX):
     path = write(tmp_path / "mail.log", lines)
-    return old_peers([str(path)], patterns, OLD)
+    return old_peers(LogPlaces((str(path),), (), ()), patterns, OLD)
 
 
 @pytest.mark.parametrize(
@@ -72,21 +73,76 @@ def test_new_versions_are_sessions_and_shut_nobody_out(tmp_path):
     assert (found.began, found.ended) == ("2026-11-29T10:00", "2026-11-29T10:00")
 
 
-def test_rotated_files_count_and_compressed_ones_do_not(tmp_path):
-    line = "postfix/smtpd[7]: Anonymous TLS connection established from {}[192.0.2.1]: TLSv1 with cipher X (1/1 bits)"
-    for number, name in enumerate(("mail.log.2.gz", "mail.log.1", "mail.log")):
-        path = write(tmp_path / name, [line.format(f"h{number}")], name.endswith("gz"))
+OF_A = "postfix/smtpd[7]: Anonymous TLS connection established from {}[192.0.2.1]: {} with cipher X (1/1 bits)"
+
+
+def in_files(*patterns):
+    return old_peers(LogPlaces(patterns, (), ()), POSTFIX, OLD)
+
+
+def test_rotated_files_count_compressed_or_not_and_what_a_peer_used_last(tmp_path):
+    written = [("mail.log.2.gz", "h0", "TLSv1"), ("mail.log.1", "h0", "TLSv1.1"), ("mail.log", "h2", "TLSv1")]
+    for number, (name, peer, version) in enumerate(written):
+        path = write(tmp_path / name, [OF_A.format(peer, version)], name.endswith("gz"))
         os.utime(path, (number, number))
-    found = old_peers([f"{tmp_path}/mail.log", f"{tmp_path}/mail.log.*"], POSTFIX, OLD)
-    assert list(found.sides["inbound"].peers) == ["h1[192.0.2.1]", "h2[192.0.2.1]"]
+    found = in_files(f"{tmp_path}/mail.log", f"{tmp_path}/mail.log.*")
+    assert found.sides["inbound"].peers == {"h0[192.0.2.1]": "TLSv1.1", "h2[192.0.2.1]": "TLSv1"}
+    assert (found.sides["inbound"].sessions, found.is_cut, found.unread) == (3, False, [])
 
 
-def test_only_the_end_of_a_large_log_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(versions_in_log, "MOST_BYTES", 300)
-    monkeypatch.setattr(versions_in_log, "_BLOCK", 64)
-    line = "postfix/smtpd[7]: Anonymous TLS connection established from h{}[192.0.2.1]: TLSv1 with cipher X (1/1 bits)"
-    found = heard(tmp_path, [line.format(number) for number in range(20)])
-    assert list(found.sides["inbound"].peers) == ["h18[192.0.2.1]", "h19[192.0.2.1]"]
+@pytest.mark.parametrize("compressed", [False, True])
+def test_of_a_large_log_only_the_newest_part_is_read_and_that_is_known(tmp_path, monkeypatch, compressed):
+    monkeypatch.setattr(old_versions, "FORECAST_BYTES", 300)
+    older = write(tmp_path / "mail.log.1.gz", [OF_A.format("old", "TLSv1")], compressed=True)
+    os.utime(older, (1, 1))
+    lines = [OF_A.format(f"h{number}", "TLSv1") for number in range(20)]
+    write(tmp_path / "mail.log", lines, compressed)
+    found = in_files(f"{tmp_path}/mail.log", f"{tmp_path}/mail.log.*")
+    assert found.is_cut
+    names = [f"h{number}[192.0.2.1]" for number in (range(20) if compressed else (18, 19))]
+    assert list(found.sides["inbound"].peers) == names
+
+
+def test_the_reading_ends_in_time_and_that_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(old_versions, "FORECAST_SECONDS", 0.0)
+    found = heard(tmp_path, [OF_A.format("h", "TLSv1")])
+    assert (found.is_cut, found.sides["inbound"].sessions) == (True, 0)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_count(tmp_path):
+    write(tmp_path / "mail.log", [OF_A.format("h", "TLSv1")])
+    (tmp_path / "mail.log.1.gz").write_bytes(gzip.compress(b"x" * 5000)[:30])
+    found = in_files(f"{tmp_path}/mail.log", f"{tmp_path}/mail.log.*")
+    assert list(found.sides["inbound"].peers) == ["h[192.0.2.1]"]
+    assert [one.split(":")[0] for one in found.unread] == [f"{tmp_path}/mail.log.1.gz"]
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_without_a_file_that_is_written_the_journal_is_read(tmp_path, monkeypatch, stale):
+    program = tmp_path / "journalctl"
+    line = "1767225600.5 mx " + OF_A.format("h", "TLSv1.1")
+    program.write_text(f'#!/bin/sh\nprintf "%s " "$@" >{tmp_path}/arguments\necho "{line}"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    if stale:
+        os.utime(write(tmp_path / "mail.log", [OF_A.format("h", "TLSv1")]), (1, 1))
+    found = old_peers(LogPlaces((f"{tmp_path}/mail.log",), (), ("SYSLOG_FACILITY=2",)), POSTFIX, OLD)
+    assert found.sides["inbound"].peers == {"h[192.0.2.1]": "TLSv1.1"}
+    assert (found.sides["inbound"].sessions, found.ended) == (1 + stale, "2026-01-01T00:00Z")
+    assert "--lines=200000 SYSLOG_FACILITY=2" in (tmp_path / "arguments").read_text()
+
+
+def test_a_file_that_is_written_is_read_and_not_the_journal(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    path = write(tmp_path / "mail.log", [OF_A.format("h", "TLSv1")])
+    found = old_peers(LogPlaces((str(path),), (), ("SYSLOG_FACILITY=2",)), POSTFIX, OLD)
+    assert (found.sides["inbound"].sessions, found.unread) == (1, [])
+
+
+def test_a_journal_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = old_peers(LogPlaces((), (), ("SYSLOG_FACILITY=2",), ("syslog is elsewhere",)), POSTFIX, OLD)
+    assert found.unread == ["syslog is elsewhere", "journalctl: No such file or directory"]
 
 
 def test_what_a_peer_writes_into_a_log_does_not_show(tmp_path):
@@ -99,5 +155,5 @@ def test_what_a_peer_writes_into_a_log_does_not_show(tmp_path):
 
 
 def test_no_log_is_nothing_known(tmp_path):
-    found = old_peers([f"{tmp_path}/none"], POSTFIX, OLD)
+    found = old_peers(LogPlaces((f"{tmp_path}/none",), (), ()), POSTFIX, OLD)
     assert (found.began, found.sides["inbound"].sessions) == ("", 0)
