@@ -219,12 +219,13 @@ class Fleet:
         return f"mailfleet-{LAB}-{host}"
 
     def run(self, host: str, command: str, text: str = "", check: bool = True) -> str:
-        """Run a shell command on a host, as root and past SSH, and return what it prints."""
+        """Run a shell command on a host, as root and past SSH, and return what it prints; see as_bytes."""
         done = subprocess.run(
             ["nsenter", f"--target={self._init(host)}", "--all", "env", "-i", *INSIDE, "sh", "-c", command],
             input=text,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             check=False,
         )
         if check and done.returncode:
@@ -321,6 +322,11 @@ class Fleet:
         """A Postfix queue."""
         lines = self.run(host, f"postqueue -c {config_dir} -j", check=False).splitlines()
         return [json.loads(line) for line in lines]
+
+
+def as_bytes(text: str) -> bytes:
+    """What a command on a host printed, byte for byte: not every file there is text."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def of_kind(kind: str) -> dict[str, Any]:
