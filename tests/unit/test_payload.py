@@ -24,7 +24,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "gateway_tls": (158, 1_522_000, 523_000),
     "inbound_tls_mode": (109, 1_045_000, 360_000),
     "inbound_tls_mode_info": (107, 1_027_000, 355_000),
-    "mail_server_info": (124, 1_108_000, 389_000),
+    "mail_server_info": (124, 1_108_000, 390_000),
     "mail_server_tls": (106, 944_000, 331_000),
     "message_trace": (16, 142_000, 52_000),
     "outbound_tls_mode": (108, 1_034_000, 357_000),
