@@ -98,6 +98,37 @@ def test_everything_goes_and_the_file_is_the_former_one(fleet: Fleet, host: str)
     assert not fleet.result(host, "mail_server_tls", {"kind": "exim", "state": "absent"})["changed"]
 
 
+OLD_VERSIONS = ("-tls1", "-tls1_1")
+AT_SECURITY_LEVEL_0 = ("-cipher", "DEFAULT@SECLEVEL=0")
+"""With it alone OpenSSL's client has the old versions."""
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_floor_for_tls_versions_comes_and_goes_with_the_file_as_it_was(fleet: Fleet, host: str) -> None:
+    def statuses() -> list[int]:
+        return [fleet.s_client(host, one, *AT_SECURITY_LEVEL_0).status for one in OLD_VERSIONS]
+
+    before = shown(fleet, host)
+    options = {"kind": "exim", **TLS, "install": fleet.install(host)}
+    fleet.result(host, "mail_server_tls", options)
+    offered = shown(fleet, host)
+    assert statuses() == [0, 0]
+    on = fleet.result(host, "mail_server_tls", {**options, "min_tls": "TLSv1.2"})
+    assert on["changed"], on["output"]
+    assert 0 not in statuses()
+    assert fleet.s_client(host, "-tls1_2").status == 0
+    again = fleet.result(host, "mail_server_tls", {**options, "min_tls": "TLSv1.2"})
+    assert not again["failed"] and not again["changed"], again["output"]
+    off = fleet.result(host, "mail_server_tls", {**options, "min_tls": "none"})
+    assert off["changed"], off["output"]
+    assert shown(fleet, host) == offered
+    assert statuses() == [0, 0]
+    fleet.result(host, "mail_server_tls", {**options, "min_tls": "TLSv1.2"})
+    gone = fleet.result(host, "mail_server_tls", {"kind": "exim", "state": "absent"})
+    assert gone["changed"], gone["output"]
+    assert shown(fleet, host) == before
+
+
 REFUSED = {
     "a condition": (
         "sed -i 's/^tls_advertise_hosts =$/.ifdef TLS\\ntls_advertise_hosts = *\\n.endif\\ntls_advertise_hosts =/'",

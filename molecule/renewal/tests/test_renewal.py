@@ -180,6 +180,29 @@ def test_the_next_renewal_mends_what_a_killed_one_has_left(first: Played, renewi
         assert ".journal" not in renewing.fleet.run(host, "ls /var/lib/mailfleet-starttls")
 
 
+DROP_IN = "/run/systemd/system/mailfleet-starttls-renew.timer.d"
+SOON = (
+    f"mkdir -p {DROP_IN} && printf '[Timer]\nOnCalendar=\nRandomizedDelaySec=0\nOnActiveSec=1\n' >{DROP_IN}/soon.conf && "
+    "systemctl daemon-reload && systemctl start mailfleet-starttls-renew.timer"
+)
+NOT_SOON = f"systemctl stop mailfleet-starttls-renew.timer; rm -r {DROP_IN}; systemctl daemon-reload"
+
+
+def test_the_timer_makes_up_for_a_renewal_of_which_the_hook_was_not_told(first: Played, renewing: Renewing) -> None:
+    """The installed timer and its service; only the hour at which it fires is another one."""
+    before = renewing.on_each(renewing.installed, TWO)
+    renewing.on_each(lambda host: renew_past_the_hook(host, renewing), TWO)
+    started = renewing.on_each(lambda host: renewing.run(host, SOON), TWO)
+    try:
+        assert all(status == 0 for status, _said in started.values()), started
+        for host in TWO:
+            assert wait_for(lambda host=host: renewing.installed(host)["ECDSA"] != before[host]["ECDSA"], 60), host
+            assert wait_for(lambda host=host: renewing.check(host)[0] == 0, 30), renewing.check(host)
+            assert renewing.serves_what_is_installed(host), host
+    finally:
+        renewing.on_each(lambda host: renewing.run(host, NOT_SOON), TWO)
+
+
 OTHER = "other.pf12.fleet.test"
 LIVE = "/etc/letsencrypt/live"
 OF_465 = {
@@ -207,7 +230,6 @@ def test_one_port_has_another_certificate_and_the_hook_proves_it_there_alone(fir
 
     def enabled(**variables: Any) -> Played:
         played = fleet.play("playbooks/enable_tls.yml", "--limit", host, variables=variables or None)
-        renewing.run(host, "systemctl stop mailfleet-starttls-renew.timer")
         assert played.status == 0, played.output
         return played
 
@@ -219,7 +241,9 @@ def test_one_port_has_another_certificate_and_the_hook_proves_it_there_alone(fir
     enabled(**READ_WHERE_THEY_ARE)
     own = leaf("pf12.fleet.test")
     assert {port: on(port) for port in (25, 587, 465)} == {25: own, 587: own, 465: leaf(OTHER)}
-    assert enabled(**READ_WHERE_THEY_ARE).changed[host] == 0
+    again = enabled(**READ_WHERE_THEY_ARE)
+    assert again.changed[host] == 0, again.output
+    renewing.run(host, "systemctl stop mailfleet-starttls-renew.timer")
     for name, listeners in ((f"{OTHER}:465", "1 of 1"), (f"{host}.fleet.test", "2 of 2")):
         status, line = renewing.run(host, f"mailfleet-starttls check --name {name}")
         assert status == 0 and f"served on {listeners} listeners" in line, line
@@ -231,6 +255,7 @@ def test_one_port_has_another_certificate_and_the_hook_proves_it_there_alone(fir
     assert status == 0, said
     assert {port: on(port) for port in (25, 587, 465)} == {25: own, 587: own, 465: leaf(OTHER)}
     enabled()
+    renewing.run(host, "systemctl stop mailfleet-starttls-renew.timer")
     assert fleet.run(host, "postconf -P") == master
     assert renewing.serves_what_is_installed(host)
     assert renewing.certbot(host, f"delete --non-interactive --cert-name {OTHER}")[0] == 0
