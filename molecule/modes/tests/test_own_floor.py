@@ -58,7 +58,7 @@ def version(fleet: Fleet, gateway: str, host: str) -> str:
 
 @GATEWAYS
 @pytest.mark.changes_servers
-def test_a_server_below_the_floor_is_refused_or_gets_plaintext_and_that_is_said(
+def test_a_server_below_the_floor_refuses_it_if_mail_would_wait_or_gets_plaintext_and_that_is_said(
     fleet: Fleet, gateway: str, old_server: str
 ) -> None:
     done = changed(fleet, gateway, email_configs=configs("opportunistic"))
@@ -66,13 +66,17 @@ def test_a_server_below_the_floor_is_refused_or_gets_plaintext_and_that_is_said(
     assert version(fleet, gateway, old_server) == "TLSv1.2"
     files = fleet.digests([gateway])
 
-    refused = changed(fleet, gateway, email_configs=configs("required"), min_tls=ABOVE)
-    said = " ".join(refused["msg"].split())
-    assert refused["failed"]
-    assert f"starttls_min_tls {ABOVE} is refused, because mail would be deferred: {old_server}.fleet.test:25" in said, (
-        said
-    )
-    assert fleet.digests([gateway]) == files
+    # Postfix keeps mail back for minimal_backoff_time after a handshake that failed; Exim goes on in plaintext at once.
+    for mode in ("required", *(["opportunistic"] if KIND[gateway] == "postfix" else [])):
+        refused = changed(fleet, gateway, email_configs=configs(mode), min_tls=ABOVE)
+        assert refused["failed"]
+        said = " ".join(refused["msg"].split())
+        assert (
+            f"starttls_min_tls {ABOVE} is refused, because mail would be deferred: {old_server}.fleet.test:25" in said
+        ), said
+        assert fleet.digests([gateway]) == files
+    if KIND[gateway] == "postfix":
+        return
 
     done = changed(fleet, gateway, email_configs=configs("opportunistic"), min_tls=ABOVE)
     assert not done["failed"], done["output"]

@@ -189,6 +189,7 @@ class EximGateway:
     reads_files_unasked = False
     keeps_names = True
     holds_own_floor = True
+    plaintext_at_once = True
     softens_refusals = False  # a 530 bounces; Exim has no filter for replies
 
     def __init__(self, run: Runner, settings: Settings, own_port: Target, may_split: bool = False) -> None:

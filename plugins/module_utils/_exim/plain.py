@@ -125,6 +125,7 @@ class PlainExim:
     name = "exim"
     certificate_seconds = CERTIFICATE_SECONDS
     serves_by_port = True
+    plaintext_at_once = True
     # Deliveries read the file when they start. What waits for them is judged before: see judge().
     reads_files_unasked = False
 

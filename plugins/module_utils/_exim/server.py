@@ -143,6 +143,7 @@ class Exim:
     name = "exim"
     certificate_seconds = CERTIFICATE_SECONDS
     serves_by_port = True
+    plaintext_at_once = True
     reads_files_unasked = False
 
     def __init__(

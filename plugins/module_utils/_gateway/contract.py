@@ -59,6 +59,8 @@ class HoldsOwnFloor(Protocol):
     """A gateway whose own transports can hold a floor for TLS versions, GatewayState.min_tls."""
 
     holds_own_floor: bool
+    plaintext_at_once: bool
+    """As that of _server.contract.HoldsFloor."""
 
 
 class Gateway(Protocol):

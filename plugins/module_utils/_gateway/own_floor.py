@@ -9,7 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, GatewayVerdict
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import (
+    Gateway,
+    GatewayVerdict,
+    HoldsOwnFloor,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Part
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS, TRANSPORT_FLOORS
@@ -18,8 +22,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
-
-_PLAINTEXT = ", so mail would go there in plaintext"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class OwnFloor:
     def assess(
         self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Handshakes, insisting: bool
     ) -> GatewayVerdict:
-        """Return the objections: the servers towards which TLS is required, and that do not reach the floor."""
+        """Return the objections: the servers that do not reach the floor, if mail for them would wait."""
         if insisting or not after.min_tls:
             return GatewayVerdict()
         hard, weak = _servers(before, after)
@@ -48,12 +50,12 @@ class OwnFloor:
             hard.update(dict.fromkeys(gateway.next_hops(domain, after)))
         weak = {target: None for target in weak if target not in hard}
         seen = {one.target: one for one in evidence.of([*hard, *weak])}
-        problems = [_refusal(after.min_tls, said) for target in hard if (said := _too_old(seen[target], after.min_tls))]
-        warnings = [
-            f"{said}{_PLAINTEXT}"
-            for target in weak
-            if seen[target].advertised and (said := _too_old(seen[target], after.min_tls))
-        ]
+        problems, warnings = _verdict(
+            gateway,
+            after.min_tls,
+            [said for target in hard if (said := _too_old(seen[target], after.min_tls))],
+            [said for one in weak if seen[one].advertised and (said := _too_old(seen[one], after.min_tls))],
+        )
         return GatewayVerdict(tuple(problems), (), tuple(seen.values()), tuple(warnings))
 
 
@@ -81,7 +83,14 @@ def foretold(
         [f"{target}: it speaks {old[str(target)]} at most" for target in some if str(target) in old]
         for some in _servers(before, after)
     )
-    return [_refusal(after.min_tls, one) for one in hard], [f"{one}{_PLAINTEXT}" for one in weak]
+    return _verdict(gateway, after.min_tls, hard, weak)
+
+
+def _verdict(gateway: Gateway, floor: str, hard: list[str], weak: list[str]) -> tuple[list[str], list[str]]:
+    """Return reasons to refuse the floor, and warnings. hard, weak: which servers do not reach it, those without need of TLS in weak."""
+    if not (isinstance(gateway, HoldsOwnFloor) and gateway.plaintext_at_once):
+        hard, weak = [*hard, *weak], []
+    return [_refusal(floor, one) for one in hard], [f"{one}, so mail would go there in plaintext" for one in weak]
 
 
 def _servers(before: GatewayState, after: GatewayState) -> tuple[dict[Target, None], dict[Target, None]]:

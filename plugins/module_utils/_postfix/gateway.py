@@ -204,6 +204,7 @@ class PostfixGateway:
     reads_files_unasked = True
     keeps_names = True
     holds_own_floor = True
+    plaintext_at_once = False
     modes = MODES
     verifying_modes: Sequence[str] = ()
     softens_refusals = True

@@ -120,6 +120,7 @@ class Postfix:
     name = "postfix"
     reads_files_unasked = True
     serves_by_port = True
+    plaintext_at_once = False  # it waits for minimal_backoff_time: smtp/smtp.h
 
     def __init__(self, run: Runner, port: int = 25, layout: Layout = DEBIAN) -> None:
         """run starts a program from an argument list; port is the listener whose settings count."""

@@ -42,6 +42,9 @@ class TellsReach(Protocol):
 class HoldsFloor(Protocol):
     """A server that can hold a floor for TLS versions: its plan() sets Desired.min_tls."""
 
+    plaintext_at_once: bool
+    """Whether opportunistic mail goes on in plaintext at once when a handshake fails, instead of waiting in the queue first."""
+
     def permits(self, floor: str, change: Any = None) -> Permits:
         """Return which versions its listeners and transports permit: as they are, or as this change of plan() leaves them.
 

@@ -26,10 +26,14 @@ FLOOR_DIRECTIONS = ("inbound", "outbound")
 
 
 class Floors(NamedTuple):
-    """What a mail server permits before and after a change. peers: the next hops of peers that it concerns; see LeadsToPeers."""
+    """What a mail server permits before and after a change.
+
+    peers: the next hops of peers that it concerns; see LeadsToPeers. plaintext_at_once: see HoldsFloor.
+    """
 
     before: Permits
     after: Permits
+    plaintext_at_once: bool
     peers: Sequence[tuple[Target, bool]] = ()
 
     def raised(self, desired: Desired, direction: str) -> bool:
@@ -49,7 +53,7 @@ def floors(server: Server, desired: Desired, change: Any) -> Optional[Floors]:
             f"({server.name}); take it away for this host"
         )
     before = server.permits(desired.min_tls)
-    found = Floors(before, server.permits(desired.min_tls, change) if change else before)
+    found = Floors(before, server.permits(desired.min_tls, change) if change else before, server.plaintext_at_once)
     if isinstance(server, LeadsToPeers) and found.raised(desired, "outbound"):
         return found._replace(peers=server.peer_hops())
     return found
@@ -85,12 +89,17 @@ def refusal(
     for target, answers in zip(targets, versions_of(targets, newest, settings)):
         if any(answers.values()):
             continue
-        said = "it is not known whether it speaks" if None in answers.values() else "it does not speak"
+        unknown = None in answers.values()
+        said = "it is not known whether it speaks" if unknown else "it does not speak"
         sentence = f"{target}: {said} {desired.min_tls}"
-        if target in hard:
+        if target in hard or not (unknown or found.plaintext_at_once):
             problems.append(sentence)
-        else:
+        elif found.plaintext_at_once:
             weaker.append(f"{sentence}, so mail would go there in plaintext")
+        else:
+            weaker.append(
+                f"{sentence}; if it offers STARTTLS and does not, mail waits, and then goes there in plaintext"
+            )
     return "; ".join(problems), weaker
 
 

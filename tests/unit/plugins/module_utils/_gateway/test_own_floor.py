@@ -24,7 +24,7 @@ class FloorBench(Bench):
 
     def __init__(self, directory, monkeypatch):
         super().__init__(directory, monkeypatch, evidence_module)
-        self.gateway.holds_own_floor = True
+        self.gateway.holds_own_floor = self.gateway.plaintext_at_once = True
         self.newest = {}  # host -> version
         self.hold(GatewayState())
 
@@ -62,6 +62,17 @@ def test_it_is_named_where_mail_would_go_there_in_plaintext(bench, mode):
     outcome = bench.set(email_config(mode))
     assert outcome.warnings == ("mx.example:25: it speaks TLSv1.1 at most, so mail would go there in plaintext",)
     assert bench.held().min_tls == "TLSv1.2"
+
+
+def test_a_gateway_that_keeps_mail_back_before_it_goes_on_in_plaintext_refuses_it_wherever_tls_is_offered(bench):
+    bench.gateway.plaintext_at_once = False
+    bench.newest["mx.example"] = "TLSv1.1"
+    with pytest.raises(
+        EngineError, match=r"because mail would be deferred: mx\.example:25: it speaks TLSv1\.1 at most"
+    ):
+        bench.set(email_config("opportunistic"))
+    bench.servers["mx.example"] = ("no starttls",)
+    assert bench.set(email_config("opportunistic")).warnings == ()
 
 
 @pytest.mark.parametrize(("floor", "newest"), [("TLSv1.2", "TLSv1.2"), ("TLSv1.2", "TLSv1.3"), ("TLSv1.3", "TLSv1.3")])

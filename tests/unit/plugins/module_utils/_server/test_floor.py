@@ -38,6 +38,8 @@ class Mail(FakeMail):
     deaf_to_floors = False
     other_permits = ()
 
+    plaintext_at_once = True
+
     def __init__(self, *args):
         self.log = None
         super().__init__(*args)
@@ -157,6 +159,21 @@ def test_a_next_hop_that_does_not_reach_the_floor_refuses_it_where_tls_is_requir
             .warnings[-1]
             .endswith("it does not speak TLSv1.2, so mail would go there in plaintext")
         )
+
+
+def test_a_server_that_keeps_mail_back_before_it_goes_on_in_plaintext_refuses_it_in_any_case(mail):
+    mail.plaintext_at_once = False
+    mail.start("offered", "opportunistic")
+    with serving(face(mail.certificate, most=ssl.TLSVersion.TLSv1_1)) as old:
+        mail.hops = [Target(old.host, old.port)]
+        with pytest.raises(
+            EngineError, match=r"because mail would be deferred: .*: it does not speak TLSv1\.2\. Renew"
+        ):
+            set_remote(mail, "opportunistic")
+        assert mail.settings["floor"] == ""
+    mail.hops = [Target("127.0.0.1", refused_port())]
+    said = set_remote(mail, "opportunistic").warnings[-1]
+    assert said.endswith("; if it offers STARTTLS and does not, mail waits, and then goes there in plaintext")
 
 
 def set_remote(mail, outbound):
