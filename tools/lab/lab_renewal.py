@@ -76,12 +76,12 @@ class Renewing:
         """Run certbot, as somebody on the host does."""
         return self.run(host, f"{CERTBOT} {words}")
 
-    def issue(self, host: str, name: str, more: str = "") -> tuple[int, str]:
-        """Have certbot replace the ECDSA certificate of a host by one for another name."""
+    def issue(self, host: str, name: str, more: str = "", lineage: str = "") -> tuple[int, str]:
+        """Have certbot issue an ECDSA certificate for a name. lineage: certbot's name for it; without, it replaces that of the host."""
         how = f"--dns-rfc2136 --dns-rfc2136-credentials {CREDENTIALS}" if host in BY_DNS else "--standalone"
         return self.certbot(
             host,
-            f"certonly {how} --non-interactive --server {DIRECTORY} --cert-name {host}.fleet.test --renew-with-new-domains "
+            f"certonly {how} --non-interactive --server {DIRECTORY} --cert-name {lineage or host + '.fleet.test'} --renew-with-new-domains "
             f"-d {name} --force-renewal --key-type ecdsa {more}",
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from lab_clients import handshake
-from lab_renewal import CA, CERTBOT, DIRECTORY, Renewing
+from lab_renewal import CA, CERTBOT, Renewing
 from lab_testinfra import SERVERS, Played, report, wait_for
 
 FACES = [f"{port} {kind}" for port in (25, 587, 465) for kind in ("ECDSA", "RSA")]
@@ -203,62 +203,86 @@ def test_the_timer_makes_up_for_a_renewal_of_which_the_hook_was_not_told(first: 
         renewing.on_each(lambda host: renewing.run(host, NOT_SOON), TWO)
 
 
-OTHER = "other.pf12.fleet.test"
 LIVE = "/etc/letsencrypt/live"
-OF_465 = {
-    "certificate_path": f"{LIVE}/{OTHER}/fullchain.pem", "private_key_path": f"{LIVE}/{OTHER}/privkey.pem",
-    "ports": [465], "names": [OTHER],
-}  # fmt: skip
+OTHER = "other.{{ starttls_hostname }}"
 READ_WHERE_THEY_ARE = {
     "starttls_certificate_source": "host",
-    "starttls_certificate_path": f"{LIVE}/pf12.fleet.test/fullchain.pem",
-    "starttls_private_key_path": f"{LIVE}/pf12.fleet.test/privkey.pem",
-    "starttls_more_certificates": [OF_465],
-}
+    "starttls_certificate_path": LIVE + "/{{ starttls_hostname }}/fullchain.pem",
+    "starttls_private_key_path": LIVE + "/{{ starttls_hostname }}/privkey.pem",
+    "starttls_more_certificates": [
+        {
+            "certificate_path": f"{LIVE}/{OTHER}/fullchain.pem", "private_key_path": f"{LIVE}/{OTHER}/privkey.pem",
+            "ports": [465], "names": [OTHER],
+        }
+    ],
+}  # fmt: skip
+# As the plan asks for it, for a daemon that does not read as root; certbot keeps group and mode when it renews.
+FOR_EXIM = "cd /etc/letsencrypt && chmod 755 live archive && chgrp Debian-exim archive/*/privkey*.pem && chmod 640 archive/*/privkey*.pem"
 
 
 def test_one_port_has_another_certificate_and_the_hook_proves_it_there_alone(first: Played, renewing: Renewing) -> None:
-    """On a Postfix: port 465 with another name than 25 and 587, renewed by its owner, and gone again without a trace."""
-    host, fleet = "pf12", renewing.fleet
+    """Port 465 with another name than 25 and 587, renewed by its owner, and gone again without a trace."""
+    fleet = renewing.fleet
 
-    def on(port: int) -> str:
-        return handshake(fleet.address(host), port, "ECDSA")
+    def served(host: str) -> dict[int, str]:
+        return {port: handshake(fleet.address(host), port, "ECDSA") for port in (25, 587, 465)}
 
-    def leaf(name: str) -> str:
-        said = fleet.run(host, f"openssl x509 -in {LIVE}/{name}/cert.pem -noout -fingerprint -sha256")
-        return said.partition("=")[2].strip().replace(":", "").lower()
+    def issued(host: str) -> dict[int, str]:
+        own, other = (
+            fleet.run(host, f"openssl x509 -in {LIVE}/{name}/cert.pem -noout -fingerprint -sha256")
+            for name in (f"{host}.fleet.test", f"other.{host}.fleet.test")
+        )
+        wanted = {25: own, 587: own, 465: other}
+        return {port: one.partition("=")[2].strip().replace(":", "").lower() for port, one in wanted.items()}
 
-    def enabled(**variables: Any) -> Played:
-        played = fleet.play("playbooks/enable_tls.yml", "--limit", host, variables=variables or None)
-        assert played.status == 0, played.output
-        return played
+    def played(playbook: str, **variables: Any) -> Played:
+        done = fleet.play(f"playbooks/{playbook}.yml", "--limit", ",".join(TWO), variables=variables or None)
+        assert done.status == 0, done.output
+        return done
 
-    master = fleet.run(host, "postconf -P")
-    status, said = renewing.certbot(
-        host, f"certonly --standalone --non-interactive --server {DIRECTORY} -d {OTHER} --key-type ecdsa"
-    )
-    assert status == 0, said
-    enabled(**READ_WHERE_THEY_ARE)
-    own = leaf("pf12.fleet.test")
-    assert {port: on(port) for port in (25, 587, 465)} == {25: own, 587: own, 465: leaf(OTHER)}
-    again = enabled(**READ_WHERE_THEY_ARE)
-    assert again.changed[host] == 0, again.output
-    renewing.run(host, "systemctl stop mailfleet-starttls-renew.timer")
-    for name, listeners in ((f"{OTHER}:465", "1 of 1"), (f"{host}.fleet.test", "2 of 2")):
-        status, line = renewing.run(host, f"mailfleet-starttls check --name {name}")
-        assert status == 0 and f"served on {listeners} listeners" in line, line
-    verified = fleet.play(
-        "playbooks/verify_tls.yml", "--limit", host, variables={**READ_WHERE_THEY_ARE, "starttls_send_messages": False}
-    )
-    assert verified.status == 0, verified.output
-    status, said = renewing.certbot(host, f"renew --cert-name {OTHER} --force-renewal --no-random-sleep-on-renew")
-    assert status == 0, said
-    assert {port: on(port) for port in (25, 587, 465)} == {25: own, 587: own, 465: leaf(OTHER)}
-    enabled()
-    renewing.run(host, "systemctl stop mailfleet-starttls-renew.timer")
-    assert fleet.run(host, "postconf -P") == master
-    assert renewing.serves_what_is_installed(host)
-    assert renewing.certbot(host, f"delete --non-interactive --cert-name {OTHER}")[0] == 0
+    def files() -> dict[str, list[str]]:
+        # A macro of Exim that went and came back stands at the end.
+        moved = ("/000_localmacros ", "/config.autogenerated ")
+        sort = "sort /etc/exim4/conf.d/main/000_localmacros 2>/dev/null"
+        return {
+            host: [
+                *(one for one in text.splitlines() if not any(name in one for name in moved)),
+                fleet.run(host, sort, check=False),
+            ]
+            for host, text in fleet.digests(TWO).items()
+        }
+
+    before = files()
+    for host in TWO:
+        other = f"other.{host}.fleet.test"
+        status, said = renewing.issue(host, other, lineage=other)
+        assert status == 0, said
+    fleet.run("ex13", FOR_EXIM)
+    played("enable_tls", **READ_WHERE_THEY_ARE)
+    assert renewing.on_each(served, TWO) == renewing.on_each(issued, TWO)
+    again = played("enable_tls", **READ_WHERE_THEY_ARE)
+    assert {host: again.changed[host] for host in TWO} == dict.fromkeys(TWO, 0), again.output
+    renewing.on_each(lambda host: renewing.run(host, "systemctl stop mailfleet-starttls-renew.timer"), TWO)
+    for host in TWO:
+        for name, listeners in ((f"other.{host}.fleet.test:465", "1 of 1"), (f"{host}.fleet.test", "2 of 2")):
+            status, line = renewing.run(host, f"mailfleet-starttls check --name {name}")
+            assert status == 0 and f"served on {listeners} listeners" in line, line
+    played("verify_tls", **READ_WHERE_THEY_ARE, starttls_send_messages=False)
+    was = renewing.on_each(served, TWO)
+    for host in TWO:
+        status, said = renewing.certbot(
+            host, f"renew --cert-name other.{host}.fleet.test --force-renewal --no-random-sleep-on-renew"
+        )
+        assert status == 0, said
+        now = served(host)
+        assert now == issued(host)
+        assert [port for port in now if now[port] != was[host][port]] == [465]
+    played("enable_tls")
+    renewing.on_each(lambda host: renewing.run(host, "systemctl stop mailfleet-starttls-renew.timer"), TWO)
+    assert files() == before
+    for host in TWO:
+        assert renewing.serves_what_is_installed(host)
+        assert renewing.certbot(host, f"delete --non-interactive --cert-name other.{host}.fleet.test")[0] == 0
 
 
 FULL = (
