@@ -158,7 +158,8 @@ activity:
           a sample from the log, C(count), and C(first) and C(last), the times. Where this host is on both sides, as with a filter at
           its loopback address, C(side) is V(local).
         - The words of C(reason) are C(handshake_failed), C(no_shared_cipher), C(protocol_version), C(certificate_untrusted),
-          C(certificate_expired), C(certificate_name_mismatch), C(certificate_not_verified), C(certificate_unknown),
+          C(certificate_expired), C(certificate_not_yet_valid), C(certificate_name_mismatch), C(certificate_not_verified),
+          C(certificate_unknown), C(signature_refused), C(internal_error), C(access_denied),
           C(certificate_required), C(not_tls), C(lost_connection), C(timeout), C(certificate_purpose), C(no_shared_signature),
           C(too_weak), C(alpn_mismatch), C(server_name_unknown), C(key_unusable), C(tls_unavailable),
           C(no_starttls_offered), C(starttls_refused), C(dane_failed), C(peer_requires_tls), C(enforced_sender),

@@ -1,9 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The advice for a TLS handshake that failed, by the alert or by what OpenSSL says of it."""
+"""The advice for a handshake test that failed, by the alert, by what OpenSSL says of it, or by what came in the place of a reply."""
 
 from __future__ import annotations
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import BLANK_LINE
 
 _VERSION = "the two have no TLS version in common: switch TLS 1.2 or newer on at the server, or update it"
 _CIPHER = (
@@ -19,15 +21,31 @@ _KEY = "check that the private key of the server belongs to its certificate"
 
 _ADVICE = (
     (
+        (BLANK_LINE,),
+        "the server speaks SMTP and sends a line break too many: look for one at the end of a banner, or in what writes replies",
+    ),
+    (
         ("unrecognized name",),
         "the server has no certificate for the name that was asked for (SNI): correct starttls_hostname (of the module "
         "starttls_probe: name of the target), or let the server serve that name",
     ),
     (
-        ("protocol version", "unsupported protocol", "wrong ssl version", "version too low", "no protocols available"),
+        (
+            "protocol version",
+            "unsupported protocol",
+            "wrong ssl version",
+            "unsupported ssl version",
+            "unknown ssl version",
+            "version too low",
+            "no protocols available",
+        ),
         _VERSION,
     ),
     (("inappropriate fallback",), _VERSION),
+    (
+        ("no application protocol",),
+        "the server insists on an application protocol (ALPN), which SMTP has not: take that setting out",
+    ),
     (
         (
             "no shared cipher",
@@ -75,6 +93,9 @@ _ADVICE = (
             "access denied",
             "certificate required",
             "no certificate",
+            "unsupported certificate",
+            "certificate revoked",
+            "certificate expired",
         ),
         "the server wants a certificate of the client that it trusts; let it request one at most, not require it",
     ),
@@ -83,7 +104,7 @@ _ADVICE = (
         "the server has a fault of its own: read its log; a private key that it cannot read is the usual reason",
     ),
     (
-        ("unexpected eof", "eof occurred", "user canceled"),
+        ("unexpected eof", "eof occurred", "user canceled", "user cancelled"),
         "the server, or a device on the path, ends the connection during the handshake: read the server's log",
     ),
 )
@@ -91,6 +112,6 @@ _ADVICE = (
 
 
 def advice_for(message: str) -> str:
-    """Return the advice for a handshake that failed with this message; empty if the message names no cause."""
+    """Return the advice for a test that failed with this message; empty if the message names no cause."""
     said = message.lower().replace("_", " ")
     return next((advice for words, advice in _ADVICE if any(one in said for one in words)), "")

@@ -325,7 +325,7 @@ class _SeenHandshake:
             # A test that stopped early without a code has not passed.
             message = seen["message"] or f"the test ended after {seen['stage']}"
             yield Finding.advised(
-                code or "connection_closed", message, advice_for(message) if code == "tls_failed" else ""
+                code or "connection_closed", message, advice_for(message) if code in ("tls_failed", "not_smtp") else ""
             )
         if seen.get("client_certificate") == "requested":
             yield Finding.advised(

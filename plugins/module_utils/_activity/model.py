@@ -42,6 +42,7 @@ REASONS = {
     "protocol_version": "no TLS version is accepted by both sides",
     "certificate_untrusted": "the certificate is self-signed, or its chain leads to no authority that is trusted",
     "certificate_expired": "the certificate has expired",
+    "certificate_not_yet_valid": "the certificate is not valid yet, or a clock is wrong",
     "certificate_name_mismatch": "the certificate is for another name",
     "certificate_not_verified": "the certificate does not pass, and the log says no more",
     "certificate_unknown": "the other side does not accept the certificate and gives no reason",
@@ -53,6 +54,9 @@ REASONS = {
     "no_shared_signature": "no signature algorithm is accepted by both sides",
     "too_weak": "a key, a signature or a parameter is too weak for one side",
     "alpn_mismatch": "the two sides agree on no application protocol (ALPN)",
+    "signature_refused": "one side could not verify a signature of the other one: its key may not belong to its certificate",
+    "internal_error": "one side has a fault of its own, and its log says more",
+    "access_denied": "one side does not accept the client certificate of the other one",
     "server_name_unknown": "the server does not know the name that it was asked for (SNI)",
     "key_unusable": "the server's own key or certificate cannot be used",
     "tls_unavailable": "TLS is offered or asked for, but the server itself cannot do it",
@@ -71,7 +75,10 @@ _REASON_OF_TEXT = tuple(
     (reason, re.compile(pattern, re.IGNORECASE))
     for reason, pattern in (
         ("alpn_mismatch", rb"\bALPN\b|application protocol"),
-        ("certificate_purpose", rb"key usage violation|certificate purpose|not designated for use"),
+        (
+            "certificate_purpose",
+            rb"key usage violation|certificate purpose|not designated for use|(?:cert not for|signature for non) signing",
+        ),
         (
             "no_shared_signature",
             rb"no suitable signature algorithm|no shared signature algorithms|signature algorithm is not supported"
@@ -80,22 +87,25 @@ _REASON_OF_TEXT = tuple(
         (
             "too_weak",
             rb"dh key too small|ee key too small|ca key too small|ca md too weak|key too weak|not long enough|insufficient security"
-            rb"|legacy sigalg|unsafe legacy renegotiation|safe renegotiation failed",
+            rb"|legacy sigalg|unsafe legacy renegotiation|safe renegotiation failed|unsafe renegotiation denied|digest algorithm too weak",
         ),
         (
             "no_shared_cipher",
             rb"no shared cipher|no supported cipher suites|no ciphers? available|supported cipher suite|no suitable key share"
-            rb"|no common key share|no shared group|no suitable groups|unsupported elliptic curve|no cipher match",
+            rb"|no common key share|no shared group|no suitable groups|unsupported elliptic curve|no cipher match|wrong curve"
+            rb"|curve is unsupported|no supported ECC curves",
         ),
         (
             "protocol_version",
             rb"unsupported protocol|protocol version|version too low|version too high|unsupported version|no protocols available"
+            rb"|(?:wrong|unsupported|unknown) ssl version"
             rb"|inappropriate fallback",
         ),
         ("certificate_expired", rb"expired"),
+        ("certificate_not_yet_valid", rb"not yet (?:valid|activated)"),
         (
             "server_name_unknown",
-            rb"unrecognized.name|(?:SNI|server) (?:host )?name.{0,24} not recognized|name not recognised",
+            rb"unrecognized.name|(?:SNI|server) (?:host )?name.{0,24} not recognized|name not recognised|disallowed SNI server name",
         ),
         (
             "certificate_name_mismatch",
@@ -122,8 +132,12 @@ _REASON_OF_TEXT = tuple(
         ("certificate_not_verified", rb"certificate verif"),
         (
             "not_tls",
-            rb"wrong version number|http request|https proxy request|unknown protocol|unexpected TLS packet|non-?TLS",
+            rb"wrong version number|http request|https proxy request|unknown protocol|unexpected TLS packet|non-?TLS|packet length too long"
+            rb"|bad record type",
         ),
+        ("signature_refused", rb"alert decrypt error"),
+        ("internal_error", rb"alert internal error"),
+        ("access_denied", rb"alert access denied|Access was denied"),
         ("timeout", rb"timed out|time-?out"),
         (
             "lost_connection",

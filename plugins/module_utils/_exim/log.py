@@ -52,7 +52,7 @@ _ANY_ID = rb"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-
 _BEGIN = rb"(?:\[(\d{1,10})\] )?(?:" + _ID + rb" )?"
 # Through syslog, Exim's own time is there or not, and of a long line its first part has the fields.
 _IN_SYSLOG = rb"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})? )?(?:\[1[/\\]\d{1,3}\] )?" + _BEGIN
-_TEXT = rb"(?:TLS error |no MAIL in SMTP |H=[^ ]{1,255} |[^ ]{1,255} temporarily rejected )"
+_TEXT = rb"(?:TLS error |no MAIL in (?:TFO\*? )?SMTP |H=[^ ]{1,255} |[^ ]{1,255} temporarily rejected )"
 _ENDINGS = (
     Ending(rb"exim[A-Za-z0-9_-]{0,30}(?:\[\d{1,10}\])?: " + _IN_SYSLOG),
     Ending(rb"exim[A-Za-z0-9_-]{0,30} (?:\d{1,10}|-) [^ ]{1,32} (?:-|\[[^\]]{0,400}\]) (?:\xef\xbb\xbf)?" + _IN_SYSLOG),
@@ -66,7 +66,7 @@ _OURS = re.compile(
     rb"\bexim[A-Za-z0-9_-]{0,30}(?:\[\d{1,10}\])?: |\bexim[A-Za-z0-9_-]{0,30}[ \"](?!\d[\w.-]{0,30} daemon started)|\b"
     + _ANY_ID
     + rb"(?:[<=>*-][=>*] |[A-Z])"
-    rb"| TLS error on connection | no MAIL in SMTP | rejected (?:MAIL|RCPT|DATA)"
+    rb"| TLS error on connection | no MAIL in (?:TFO\*? )?SMTP | rejected (?:MAIL|RCPT|DATA)"
 )
 # A local part with unusual characters is in quotes. Exim has checked that.
 _ADDRESS = rb'((?:"(?:[^"\\]|\\.)*"@)?[^<>"\s]*)'
@@ -97,7 +97,7 @@ _ERROR_TO = re.compile(
 )
 _FALLEN_BACK = re.compile(rb"TLS session: (.{0,2000}): delivering unencrypted to H=([^ \[\]]{1,255}) \[")
 _NO_MAIL = re.compile(
-    rb"no MAIL in SMTP connection from (?:([^ ()\[\]]{1,255}) )?(?:\(([^ ()]{1,255})\) )?\[([0-9A-Fa-f.:]{2,45})\]"
+    rb"no MAIL in (?:TFO\*? )?SMTP connection from (?:([^ ()\[\]]{1,255}) )?(?:\(([^ ()]{1,255})\) )?\[([0-9A-Fa-f.:]{2,45})\]"
     rb"(?::\d{1,5})?(?: I=\[\S+)? D=\S+(?: " + _TLS + rb")?(.*)"
 )
 _REJECTED = re.compile(
@@ -234,8 +234,8 @@ class EximLog:
         """Count what is said of a message beside its arrival and its deliveries."""
         if text[:3] in (b"== ", b"** "):
             self._not_sent(text, message, when)
-        elif text.endswith(_REFUSED_ENDS):
-            self._rejected(text, when)
+        elif b" rejected " in text and self._rejected(text, when):
+            pass
         elif b"TLS" in text:
             self._failed(text, message, when)
 
@@ -401,26 +401,29 @@ class EximLog:
             if not is_loopback(address) and _in_handshake(step, said):
                 counts = self._tally.peer(INBOUND_MAIL, domain_of_host(host or b"", address))
                 counts.event("failures", reason_of(step + said), step + said, when)
-        elif text.endswith(_REFUSED_ENDS):
+        elif b" rejected " in text:
             self._rejected(text, when)
-        elif text.startswith(b"no MAIL in SMTP connection from "):
+        elif text.startswith(b"no MAIL in "):
             match = _NO_MAIL.match(text)
             if match and text.count(b" D=") == 1 and not is_loopback(match.group(3)):
                 host, _helo, address, version, cipher, behind = match.groups()
                 counts = self._tally.peer(INBOUND_MAIL, domain_of_host(host or b"", address))
                 counts.session(self._used_tls(version, behind), _version(version), cipher or b"")
 
-    def _rejected(self, text: bytes, when: float) -> None:
+    def _rejected(self, text: bytes, when: float) -> bool:
+        """Count mail that was refused in plaintext; return whether the line tells of a refusal. The words may be an administrator's."""
         match = _REJECTED.match(text)
         if not match:
-            self.skipped.add(text)
-            return
+            if text.endswith(_REFUSED_ENDS):
+                self.skipped.add(text)
+            return False
         host, _helo, address, _port, _tls, _cipher, envelope_sender, verb, sender, said = match.groups()
         reason = _REFUSED.get(said) or ("inbound_required" if refused_without_tls(said) else None)
         if reason is not None and not is_loopback(address):
             domain = domain_of_address(sender if verb == b"MAIL" else envelope_sender or b"")
             domain = domain or domain_of_host(host or b"", address)
             self._tally.peer(INBOUND_MAIL, domain).event("refusals", reason, text, when)
+        return True
 
 
 def _in_handshake(step: bytes, said: bytes = b"") -> bool:

@@ -83,13 +83,13 @@ _ESTABLISHED_TO = re.compile(
 _DISCONNECT = re.compile(rb"disconnect from " + _CLIENT + rb"((?: [a-z_]{1,16}=\d{1,9}(?:/\d{1,9})?)*)\Z")
 _COMMAND = re.compile(rb" ([a-z_]+)=(\d{1,9})(?:/(\d{1,9}))?")
 _REJECT = re.compile(
-    rb"NOQUEUE: reject: [A-Z-]{1,20} from "
+    rb"[0-9A-Za-z]{6,20}: reject: [A-Z-]{1,20} from "
     + rb"([^ \[\]]{0,255})\[([0-9A-Fa-f.:]{1,45}|unknown)\](?::\d{1,5})?"
     + rb": ([45]\d\d) (?:\d\.\d{1,3}\.\d{1,3} )?(?:<"
     + _ADDRESS
-    + rb">: )?([^;<>]{1,200}); from=<"
+    + rb">: )?([^;<>]{1,200});(?: from=<"
     + _ADDRESS
-    + rb">,? "
+    + rb">,?)? "
 )
 _ABORTED = re.compile(rb"NOQUEUE: abort: TLS from " + _CLIENT + rb": (.*)")
 _ERROR_TO = re.compile(rb"SSL_connect error to (\S{1,320}): (.*)")
@@ -428,6 +428,8 @@ class PostfixLog:
                 session = self._session(process, service)
                 session.host, session.address = host, address
                 self._messages.put((instance, queue_id), session)
+            elif not match and b": reject: " in text[:32]:  # of a message that has its queue ID already
+                self._reject(text, when)
 
     def _session(self, process: bytes, service: bytes) -> _Session:
         session = self._sessions.get(process)
@@ -532,7 +534,7 @@ class PostfixLog:
         reason = next((word for word, reply in _REFUSED if said.endswith(reply)), None)
         if reason is None or is_loopback(address):
             return
-        domain = domain_of_address(sender) or domain_of_host(host, address)
+        domain = domain_of_address(sender or b"") or domain_of_host(host, address)
         self._tally.peer(INBOUND_MAIL, domain).event("refusals", reason, text, when)
 
     # Outbound

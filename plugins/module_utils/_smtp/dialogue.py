@@ -125,10 +125,15 @@ class ReplyReader:
                 return reply
 
 
+BLANK_LINE = "a blank line, where every line of a reply has a code"
+
+
 @lru_cache(maxsize=1024)
 def _read_line(line: bytes) -> tuple[int, bool, str]:
     """Return the code, whether more lines follow, and the text. Cached, as servers of one kind send the same lines."""
     line = line.rstrip(b"\r")
+    if not line:
+        raise DialogueError("not_smtp", BLANK_LINE)
     digits, separator = line[:3], line[3:4]
     if not (digits.isdigit() and len(digits) == 3 and separator in (b" ", b"-", b"")):
         raise DialogueError("not_smtp", f"not an SMTP reply: {printable_bytes(line, 120)!r}")

@@ -457,6 +457,27 @@ def test_a_refusal_is_one_whatever_its_code(line):
     assert short(seen["peers"]["partner.test", "inbound"]) == {"refusals": {"enforced_sender": 1}}
 
 
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [
+        ("TLS required", 1), ("550 5.7.1 encryption required for this domain", 1), ("you must use STARTTLS", 1),
+        ("relay not permitted", 0), ("550 no such user: TLS", 0),
+    ],
+)  # fmt: skip
+def test_an_acl_of_the_administrator_refuses_in_words_of_its_own(said, counted):
+    seen = read(f"H=mx.partner.test [192.0.2.15] F=<a@partner.test> rejected RCPT <x@alpha.test>: {said}")
+    refusals = sum(one["count"] for one in seen["inbound"]["refusals"])
+    assert (refusals, seen["log"].skipped_lines) == (counted, 0)
+
+
+@pytest.mark.parametrize("word", ["SMTP", "TFO SMTP", "TFO* SMTP"])
+def test_a_session_without_a_message_that_was_opened_fast(word):
+    seen = read(
+        f"no MAIL in {word} connection from mx.partner.test (mx) [192.0.2.15] D=0.1s X=TLS1.3:TLS_AES_256_GCM_SHA384:256 C=EHLO"
+    )
+    assert seen["inbound"]["sessions_tls"] == 1
+
+
 def test_a_log_is_read_without_the_daemon():
     def nothing(arguments):
         raise FileNotFoundError(2, "No such file or directory", arguments[0])

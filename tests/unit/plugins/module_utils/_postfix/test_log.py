@@ -710,6 +710,15 @@ def test_replies_that_do_not_ask_for_tls(reply):
     assert seen["deferrals"] == []
 
 
+@pytest.mark.parametrize("head", ["NOQUEUE", "4XyZ0123456"])
+@pytest.mark.parametrize("known", ["", " from=<a@partner.test>", " from=<a@partner.test> to=<x@alpha.test>"])
+def test_a_refusal_before_mail_and_one_of_a_message_that_has_its_queue_id(head, known):
+    said = "450 4.7.1 Session encryption is required"
+    seen = read(*smtpd(f"{head}: reject: EHLO from {PARTNER}: {said};{known} proto=SMTP helo=<mx>"))
+    assert short({"refusals": seen["inbound"]["refusals"]}) == {"refusals": {"mail_server_in_plaintext": 1}}
+    assert seen["log"].skipped_lines == 0
+
+
 def test_a_filter_on_this_host_is_no_peer_but_its_fault_is_one_of_this_host():
     relay = "127.0.0.1[127.0.0.1]:10026"
     waits = "deferred (TLS is required, but was not offered by host 127.0.0.1[127.0.0.1])"

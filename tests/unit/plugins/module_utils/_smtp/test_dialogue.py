@@ -304,6 +304,11 @@ def test_what_comes_before_tls(before, error, injected):
 # Peers that do not speak SMTP
 
 
+@pytest.mark.parametrize("stream", [b"\r\n", b"\n", b"220-mx.example\r\n\r\n220 x\r\n"])
+def test_a_blank_line_is_named(stream):
+    assert refusal(stream)[:2] == ("not_smtp", "a blank line, where every line of a reply has a code")
+
+
 @pytest.mark.parametrize(
     "stream",
     [
@@ -313,7 +318,6 @@ def test_what_comes_before_tls(before, error, injected):
         b"* OK IMAP ready\r\n",
         b"\x15\x03\x01\x00\x02\x02\x46\r\n",
         b"\x00" * 50 + b"\n",
-        b"\r\n",
         b"22\r\n",
         b"2200 x\r\n",
         b"220_x\r\n",
