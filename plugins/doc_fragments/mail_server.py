@@ -59,7 +59,7 @@ options:
       - What permits no older version already stays as it is. A setting of the server's own port, or of its usual client, that permits an
         older one and that the module does not change, is refused; one of another port or transport is named.
       - Before the change, the module makes a handshake with each known next hop, and refuses a floor that one of them does not reach
-        if mail for it would wait: where O(outbound=required), and on V(postfix) in any case.
+        if mail for it would wait, that is where O(outbound=required), and on V(postfix) in any case.
         After it, no listener may agree on an older version.
       - V(none) puts back what was there before. Without this option the versions stay as they are.
       - For the kinds V(postfix) and V(exim) only. For V(exchange), a note of the read says where to set it by hand.

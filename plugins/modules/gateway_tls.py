@@ -29,8 +29,8 @@ options:
         O(mailfleet.starttls.mail_server_tls#module:min_tls). Where O(email_configs), O(send) or O(enforced_domains) is given, also of the
         transports of delivery modes and outbound enforced domains. What else it sends with keeps its versions; a read names what permits
         older ones.
-      - A server that does not reach this version refuses it if mail for it would wait: where TLS is required, and on V(postfix) wherever
-        TLS is offered.
+      - A server that does not reach this version refuses it if mail for it would wait, that is where TLS is required, and on V(postfix)
+        wherever TLS is offered.
       - For the kinds V(postfix) and V(exim) only. For another one, a note or a warning says where to set it by hand.
     type: str
     choices: [TLSv1.2, TLSv1.3, none]

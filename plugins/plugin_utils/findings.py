@@ -510,8 +510,8 @@ _ENTRIES = (
           "see that this mail may go in plaintext, or take the setting out that the message names"),
     Entry("plan", "tls_floor_shuts_out", "warning",
           "By the log, the floor for TLS versions (starttls_min_tls) would shut out clients or servers.",
-          "ask those that the message names to update; until they have, their mail goes in plaintext (with Postfix after a wait of "
-          "minimal_backoff_time), or waits where TLS is required"),
+          "ask those that the message names to update; until they have, their mail goes in plaintext (Postfix keeps it back for some "
+          "minutes first), or waits where TLS is required"),
     Entry("plan", "tls_floor_not_told", "warning",
           "The log does not tell whom the floor for TLS versions (starttls_min_tls) would shut out.",
           "run enable_tls without the floor, which has Postfix log its TLS versions, and set the floor some days later"),

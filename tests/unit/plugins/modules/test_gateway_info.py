@@ -131,19 +131,21 @@ def test_a_floor_that_the_own_transports_do_not_get_in_this_run_is_said(engine, 
 
 
 @pytest.mark.parametrize(
-    ("mode", "tested", "obstacles", "notes"),
+    ("mode", "at_once", "tested", "obstacles", "notes"),
     [
-        ("required", {"completed": True, "tls_version": "TLSv1.1"}, 1, 0),
-        ("opportunistic", {"completed": True, "tls_version": "TLSv1.1"}, 0, 1),
-        ("plaintext", {"completed": True, "tls_version": "TLSv1.1"}, 0, 0),
-        ("required", {"completed": True, "tls_version": "TLSv1.2"}, 0, 0),
-        ("required", {"completed": False, "tls_version": ""}, 0, 0),  # the same run may switch TLS on there
+        ("required", True, {"completed": True, "tls_version": "TLSv1.1"}, 1, 0),
+        ("opportunistic", True, {"completed": True, "tls_version": "TLSv1.1"}, 0, 1),
+        ("opportunistic", False, {"completed": True, "tls_version": "TLSv1.1"}, 1, 0),
+        ("plaintext", False, {"completed": True, "tls_version": "TLSv1.1"}, 0, 0),
+        ("required", False, {"completed": True, "tls_version": "TLSv1.2"}, 0, 0),
+        ("required", False, {"completed": False, "tls_version": ""}, 0, 0),  # the same run may switch TLS on there
     ],
 )
 def test_the_plan_knows_the_mail_servers_that_do_not_reach_the_floor(
-    engine, monkeypatch, mode, tested, obstacles, notes
+    engine, monkeypatch, mode, at_once, tested, obstacles, notes
 ):
     monkeypatch.setattr(PostfixGateway, "read", lambda _self, _wanted=(): GatewayState())
+    monkeypatch.setattr(PostfixGateway, "plaintext_at_once", at_once)
     tests = ["something else", {"host": "mx.example", "port": 25, **tested}]
     monkeypatch.setitem(SERVER, "probe", {"results": tests, "certificates": {}})
     one = {"name": "main", "domains": ["a.example"], "servers": ["mx.example"], "delivery_mode": mode}
