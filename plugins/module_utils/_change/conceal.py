@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 
 HIDDEN = "(not shown)"
-# A setting whose name says that its value is a secret, anywhere in a line: a service has its settings behind its command.
-_SETTING = re.compile(
-    r"(?i)([\w.-]*(?:pass(?:word|wd|phrase)?|secret|credential|api_?key|token)[\w.-]*(?:\[\])?[ \t]*=[ \t]*)\S.*"
-)
+# A setting, anywhere in a line: a service has its settings behind its command. Name and secret word are two patterns,
+# because one for both would take hours for a long line of such words.
+_SETTING = re.compile(r"(?<![\w.-])([\w.-]+(?:\[\])?[ \t]*=[ \t]*)(?=\S)")
+_SECRET = re.compile(r"(?i)pass|secret|credential|api_?key|token")
 # A table that is written where others are named, as the value of a setting with any name: static:{user password}
 _TABLE = re.compile(r"\b(static|inline):.*")
 _WORD = re.compile(r"\S+")
@@ -31,9 +31,11 @@ def conceal(text: str) -> str:
         if hidden and _CONTINUED.match(line):
             lines.append(line[: len(line) - len(line.lstrip())] + HIDDEN)
             continue
-        shown = _TABLE.sub(rf"\1:{HIDDEN}", _SETTING.sub(rf"\1{HIDDEN}", line))
+        found = next((one.end() for one in _SETTING.finditer(line) if _SECRET.search(one[1])), None)
+        shown = _TABLE.sub(rf"\1:{HIDDEN}", line if found is None else line[:found] + HIDDEN)
         # A name alone also begins such a value: it stands in the lines below.
-        hidden = shown != line or bool(_SETTING.match(f"{line}x"))
+        alone = _SETTING.match(f"{line}x")
+        hidden = shown != line or bool(alone and _SECRET.search(alone[1]))
         lines.append(_WORD.sub(_without_password, shown) if "@" in shown else shown)
     return "\n".join(lines)
 
