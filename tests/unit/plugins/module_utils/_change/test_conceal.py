@@ -5,6 +5,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.conceal import HIDDEN, conceal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
 
+from tests.support.growth import cpu_seconds
+
 
 @pytest.mark.parametrize(
     ("text", "shown"),
@@ -46,6 +48,11 @@ def test_secrets_are_hidden(text, shown):
 )  # fmt: skip
 def test_everything_else_is_shown(text):
     assert conceal(text) == text
+
+
+@pytest.mark.parametrize("words", ["password", "a", "pass ", "pass=", "secret[]"])
+def test_a_long_line_takes_no_time(words):
+    assert cpu_seconds(lambda: conceal(words * 20_000), 5) < 5
 
 
 def test_a_diff_says_that_something_changes_but_not_what(tmp_path):
