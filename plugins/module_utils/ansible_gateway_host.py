@@ -109,9 +109,9 @@ def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
     wanted = options["min_tls"] if options["state"] == "present" else None
     floor = [*floor_not_held(kind, wanted), *(_floor_left_out(gateway, options) if view["gateway"] and wanted else ())]
     refused: list[dict[str, str]] = []
-    if wanted and view["gateway"]:
+    if options["state"] == "present" and view["gateway"]:
         problems, weaker = _foretold(gateway, options, (host["probe"] or {}).get("results") or ())
-        refused = [{"code": "change_refused", "message": one} for one in problems]
+        refused = [{"code": "server_below_floor", "message": one} for one in problems]
         floor += [{"code": "tls_floor_not_reached", "message": one} for one in weaker]
     host = {
         **host,

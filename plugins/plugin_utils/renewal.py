@@ -125,14 +125,15 @@ class _OfPorts(NamedTuple):
 
 def _of_ports(facts: Mapping[str, Any]) -> list[_OfPorts]:
     """Return the entries with ports; those with the same ports and names are one certificate in several algorithms."""
-    found: dict[tuple[tuple[int, ...], tuple[str, ...]], list[dict[str, str]]] = {}
+    found: dict[tuple[tuple[int, ...], frozenset[str]], _OfPorts] = {}
     for one in _more(facts):
         if ports := _ports(one):
-            key = (ports, tuple(map(str, listed(one.get("names")))))
+            names = tuple(map(str, listed(one.get("names"))))
             certificate = str(one["certificate_path"])
             pair = {"private_key": str(one.get("private_key_path") or certificate), "certificate": certificate}
-            found.setdefault(key, []).append(pair)
-    return [_OfPorts(ports, names, tuple(pairs)) for (ports, names), pairs in found.items()]
+            former = found.get((ports, frozenset(names)), _OfPorts(ports, names, ()))
+            found[ports, frozenset(names)] = former._replace(pairs=(*former.pairs, pair))
+    return list(found.values())
 
 
 def _ports(entry: Mapping[str, Any]) -> tuple[int, ...]:

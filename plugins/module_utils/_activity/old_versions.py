@@ -83,7 +83,7 @@ def old_peers(places: LogPlaces, lines: Mapping[str, re.Pattern[bytes]], old: Co
             break
         part = Heard({direction: Seen() for direction in lines})
         parts.append(part)
-        most = left
+        most, count = left, 0
         try:
             with contextlib.closing(_chunks(source, most)) as chunks:
                 for chunk, size in chunks:
@@ -91,10 +91,11 @@ def old_peers(places: LogPlaces, lines: Mapping[str, re.Pattern[bytes]], old: Co
                         whole.is_cut = True
                         break
                     left -= size
-                    _take(b"\n".join(chunk), lines, old, part)
+                    count += len(chunk)
+                    _take(b"\n".join(chunk), lines, old, part, isinstance(source, Journal))
         except SourceError as error:
             whole.unread.append(str(error))
-        whole.is_cut |= isinstance(source, LogFile) and source.size > most
+        whole.is_cut |= source.size > most if isinstance(source, LogFile) else count >= FORECAST_LINES
     for part in reversed(parts):  # the oldest first: what a peer used last counts
         _add(part, whole)
     return whole
@@ -110,7 +111,7 @@ def _newest_first(places: LogPlaces, unread: list[str]) -> list[Union[LogFile, J
         unread.append(str(error))
     found: list[Union[LogFile, Journal]] = [*reversed(files)]
     if places.journal and (not files or files[-1].changed < now - _STALE):
-        found.insert(0, Journal(places.journal, 0.0, now, (f"--lines={FORECAST_LINES}",)))
+        found.insert(0, Journal(places.journal, 0.0, now, (f"--lines={FORECAST_LINES}", "--reverse")))
     return found
 
 
@@ -129,11 +130,17 @@ def _chunks(source: Union[LogFile, Journal], most: int) -> Generator[tuple[list[
     yield from source.chunks(_NO_STAMP, 0.0)
 
 
-def _take(block: bytes, lines: Mapping[str, re.Pattern[bytes]], old: Collection[str], found: Heard) -> None:
-    if not found.began and (stamp := _STAMP.match(block)):
-        found.began = _time(stamp[0])
-    if stamp := _STAMP.match(block.rpartition(b"\n")[2]):
-        found.ended = _time(stamp[0])
+def _take(
+    block: bytes, lines: Mapping[str, re.Pattern[bytes]], old: Collection[str], found: Heard, backwards: bool = False
+) -> None:
+    """Count the sessions of some lines. backwards: whether the newest line is the first one."""
+    first, last = (
+        _time(stamp[0]) if (stamp := _STAMP.match(one)) else "" for one in (block, block.rpartition(b"\n")[2])
+    )
+    if backwards:
+        found.began, found.ended = last or found.began, found.ended or first
+    else:
+        found.began, found.ended = found.began or first, last or found.ended
     for direction, pattern in lines.items():
         seen = found.sides[direction]
         for match in pattern.finditer(block):
@@ -141,7 +148,9 @@ def _take(block: bytes, lines: Mapping[str, re.Pattern[bytes]], old: Collection[
             seen.sessions += 1
             name = match.groupdict().get("name") or b""
             peer = (name + match["peer"]).decode("ascii", "replace")
-            if version in old and (peer in seen.peers or len(seen.peers) < _MOST_PEERS):
+            if version not in old or (backwards and peer in seen.peers):
+                continue
+            if peer in seen.peers or len(seen.peers) < _MOST_PEERS:
                 seen.peers[peer] = version
 
 

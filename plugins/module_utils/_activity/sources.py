@@ -165,7 +165,8 @@ class Journal:
         del stamp, since
         command = [
             "journalctl", "--quiet", "--no-pager", "--all", "--output=short-unix",
-            f"--since=@{int(self.since)}", f"--until=@{int(self.until) + 1}", *self.options, *self.matches,
+            # Up to systemd 253, --lines with --since means the oldest ones.
+            *([f"--since=@{int(self.since)}"] if self.since else []), f"--until=@{int(self.until) + 1}", *self.options, *self.matches,
         ]  # fmt: skip
         environment = {**os.environ, "LC_ALL": "C", "SYSTEMD_COLORS": "0"}
         try:

@@ -417,7 +417,9 @@ class EximLog:
             if text.endswith(_REFUSED_ENDS):
                 self.skipped.add(text)
             return False
-        host, _helo, address, _port, _tls, _cipher, envelope_sender, verb, sender, said = match.groups()
+        host, _helo, address, _port, tls, _cipher, envelope_sender, verb, sender, said = match.groups()
+        if tls:  # what it wants is another version, or a certificate
+            return True
         reason = _REFUSED.get(said) or ("inbound_required" if refused_without_tls(said) else None)
         if reason is not None and not is_loopback(address):
             domain = domain_of_address(sender if verb == b"MAIL" else envelope_sender or b"")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Protocol, runtime_checkable
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers, Fault
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
@@ -209,3 +210,22 @@ class GatewayOutcome:
             "diff": self.diff,
             "warnings": self.warnings,
         }
+
+
+class Part(Protocol):
+    """One part of the wanted state: the modes, the outbound side or the enforced domains."""
+
+    @property
+    def email_configs(self) -> Sequence[Mapping[str, Any]]:
+        """The wanted email configs, for gateways that do not store their names. Other parts have none."""
+
+    def refuse(self, gateway: Gateway) -> None:
+        """Raise EngineError if the gateway has no setting for this part."""
+
+    def compute(self, gateway: Gateway, before: GatewayState) -> GatewayState:
+        """Return the state with this part as wanted. Raises EngineError."""
+
+    def assess(
+        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Handshakes, insisting: bool
+    ) -> GatewayVerdict:
+        """Return the objections to this part of a change. after holds all parts. insisting: require_without_evidence."""

@@ -13,7 +13,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
@@ -22,10 +22,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayOutcome,
     GatewayTransaction,
     GatewayVerdict,
+    Part,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.differences import differences, unreadable
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_floor import with_floor, without_use
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import MailOfARoute, lost_domains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import refuse_changed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_domain
@@ -127,25 +129,6 @@ def describe(gateway: Gateway, domains: Sequence[str] = (), store: str = STORE) 
     }
 
 
-class Part(Protocol):
-    """One part of the wanted state: the modes, the outbound side or the enforced domains."""
-
-    @property
-    def email_configs(self) -> Sequence[Mapping[str, Any]]:
-        """The wanted email configs, for gateways that do not store their names. Other parts have none."""
-
-    def refuse(self, gateway: Gateway) -> None:
-        """Raise EngineError if the gateway has no setting for this part."""
-
-    def compute(self, gateway: Gateway, before: GatewayState) -> GatewayState:
-        """Return the state with this part as wanted. Raises EngineError."""
-
-    def assess(
-        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Handshakes, insisting: bool
-    ) -> GatewayVerdict:
-        """Return the objections to this part of a change. after holds all parts. insisting: require_without_evidence."""
-
-
 @dataclass(frozen=True)
 class Opening:
     """A change of the same daemon's files that this call has made and proved before, to the side that accepts TLS.
@@ -197,14 +180,16 @@ def combined(
     list[Mapping[str, Any]],
 ]:
     """Return the parts as compute, assess and wanted of change_gateway. Raises EngineError for a part without a setting."""
+    parts = with_floor(gateway, parts)
     for part in parts:
         part.refuse(gateway)
     evidence = Handshakes(settings)
 
     def compute(before: GatewayState) -> GatewayState:
+        after = before
         for part in parts:
-            before = part.compute(gateway, before)
-        return before
+            after = part.compute(gateway, after)
+        return without_use(parts, before, after)
 
     def assess(before: GatewayState, after: GatewayState) -> GatewayVerdict:
         return union(part.assess(gateway, before, after, evidence, require_without_evidence) for part in parts)

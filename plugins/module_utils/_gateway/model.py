@@ -275,3 +275,8 @@ class GatewayState:
     @cached_property
     def _owners(self) -> dict[str, EmailConfig]:
         return {domain: one for one in self.email_configs.values() for domain in one.domains}
+
+
+def changing(before: GatewayState, after: GatewayState) -> list[EmailConfig]:
+    """Return the email configs that are new or differ."""
+    return [one for one in after.email_configs.values() if before.email_configs.get(one.name) != one]

@@ -26,6 +26,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     DEFAULT_MODE,
     LEVELS,
     EmailConfig,
+    changing,
     is_absent,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import lost_domains
@@ -110,8 +111,6 @@ class Modes:
     def compute(self, gateway: Gateway, before: GatewayState) -> GatewayState:
         """Return the state with the wanted modes. Raises EngineError, NotExpressibleError for a mode that is not supported."""
         after = replace(before, email_configs=merge(before.email_configs, self.email_configs, self.plaintext))
-        if self.plaintext:  # with TLS, its floor goes
-            after = replace(after, min_tls="")
         for config in changing(before, after):
             if config.delivery_mode not in gateway.modes:
                 reason = gateway.limits.get(config.delivery_mode)
@@ -140,11 +139,6 @@ class Modes:
         if gateway.softens_refusals:
             return GatewayVerdict((*problems, *bouncing), (), tuple(looks.values()), warnings)
         return GatewayVerdict(tuple(problems), bouncing, tuple(looks.values()), warnings)
-
-
-def changing(before: GatewayState, after: GatewayState) -> list[EmailConfig]:
-    """Return the email configs that are new or differ."""
-    return [one for one in after.email_configs.values() if before.email_configs.get(one.name) != one]
 
 
 def set_modes(

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import (
     Gateway,
     GatewayVerdict,
     HoldsOwnFloor,
+    Part,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Part
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS, TRANSPORT_FLOORS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import changing
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    LEVELS,
+    TRANSPORT_FLOORS,
+    changing,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 
 if TYPE_CHECKING:
@@ -26,9 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OwnFloor:
-    """The floor of a call, as a part of a change. wanted: one of TRANSPORT_FLOORS; anything else takes it away."""
+    """The floor of a gateway, as a part of a change.
 
-    wanted: str
+    wanted: one of TRANSPORT_FLOORS; None for the one that is held, which counts for what is new; anything else takes it away.
+    """
+
+    wanted: Optional[str]
     email_configs: Sequence[Mapping[str, Any]] = ()
 
     def refuse(self, gateway: Gateway) -> None:
@@ -37,6 +43,8 @@ class OwnFloor:
     def compute(self, gateway: Gateway, before: GatewayState) -> GatewayState:
         """Return the state with the floor."""
         del gateway
+        if self.wanted is None:
+            return before
         return replace(before, min_tls=self.wanted if self.wanted in TRANSPORT_FLOORS else "")
 
     def assess(
@@ -52,6 +60,7 @@ class OwnFloor:
         seen = {one.target: one for one in evidence.of([*hard, *weak])}
         problems, warnings = _verdict(
             gateway,
+            self,
             after.min_tls,
             [said for target in hard if (said := _too_old(seen[target], after.min_tls))],
             [said for one in weak if seen[one].advertised and (said := _too_old(seen[one], after.min_tls))],
@@ -66,7 +75,9 @@ def foretold(
 
     tests: plain handshakes. A server without a completed one is not judged: the same run may switch TLS on there. Raises EngineError.
     """
-    if not any(isinstance(one, OwnFloor) for one in parts):
+    parts = with_floor(gateway, parts)
+    floor = next((one for one in parts if isinstance(one, OwnFloor)), None)
+    if floor is None:
         return [], []
     before = after = gateway.read([item for part in parts for item in part.email_configs])
     for part in parts:
@@ -83,14 +94,31 @@ def foretold(
         [f"{target}: it speaks {old[str(target)]} at most" for target in some if str(target) in old]
         for some in _servers(before, after)
     )
-    return _verdict(gateway, after.min_tls, hard, weak)
+    return _verdict(gateway, floor, after.min_tls, hard, weak)
 
 
-def _verdict(gateway: Gateway, floor: str, hard: list[str], weak: list[str]) -> tuple[list[str], list[str]]:
+def with_floor(gateway: Gateway, parts: Sequence[Part]) -> Sequence[Part]:
+    """Return the parts of a change with the floor that is held, if the gateway can hold one and no part says another."""
+    if not parts or not isinstance(gateway, HoldsOwnFloor) or any(isinstance(one, OwnFloor) for one in parts):
+        return parts
+    return [*parts, OwnFloor(None)]
+
+
+def without_use(parts: Sequence[Part], before: GatewayState, after: GatewayState) -> GatewayState:
+    """Return the state without a floor that nobody asks for, once the last email config and outbound enforced domain has gone."""
+    asked = any(isinstance(one, OwnFloor) and one.wanted is not None for one in parts)
+    used, uses = (bool(one.email_configs or one.recipients_enforced) for one in (before, after))
+    return replace(after, min_tls="") if after.min_tls and used and not uses and not asked else after
+
+
+def _verdict(
+    gateway: Gateway, part: OwnFloor, floor: str, hard: list[str], weak: list[str]
+) -> tuple[list[str], list[str]]:
     """Return reasons to refuse the floor, and warnings. hard, weak: which servers do not reach it, those without need of TLS in weak."""
     if not (isinstance(gateway, HoldsOwnFloor) and gateway.plaintext_at_once):
         hard, weak = [*hard, *weak], []
-    return [_refusal(floor, one) for one in hard], [f"{one}, so mail would go there in plaintext" for one in weak]
+    refusal = _refusal if part.wanted is not None else _refusal_of_held
+    return [refusal(floor, one) for one in hard], [f"{one}, so mail would go there in plaintext" for one in weak]
 
 
 def _servers(before: GatewayState, after: GatewayState) -> tuple[dict[Target, None], dict[Target, None]]:
@@ -115,8 +143,15 @@ def _enforced(before: GatewayState, after: GatewayState) -> Iterator[str]:
 
 def _refusal(floor: str, said: str) -> str:
     return (
-        f"starttls_min_tls {floor} is refused, because mail would be deferred: {said}. Update that server first, or take "
-        "starttls_min_tls away for this gateway (a module alone goes on with require_without_evidence)"
+        f"starttls_min_tls {floor} is refused, because mail would be deferred: {said}. Bring that server up to date first, or take "
+        "starttls_min_tls away for this gateway; to set it anyway, set starttls_require_without_evidence"
+    )
+
+
+def _refusal_of_held(floor: str, said: str) -> str:
+    return (
+        f"the gateway holds the floor {floor} for TLS versions, and mail would be deferred: {said}. Bring that server up to date first, "
+        "or set starttls_min_tls to none for this gateway; to go on anyway, set starttls_require_without_evidence"
     )
 
 

@@ -12,9 +12,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     Gateway,
     GatewayOutcome,
     HoldsOwnFloor,
+    Part,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import Enforced
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Part
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import Modes, summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import Outbound
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_floor import OwnFloor
@@ -45,8 +45,8 @@ def parts_of(gateway: Gateway, options: Mapping[str, Any]) -> list[Part]:
     if not plaintext and (domains or ca_file is not None):
         parts.append(Enforced(domains, ca_file=ca_file))
     floor = options.get("min_tls")
-    if parts and floor and not plaintext and isinstance(gateway, HoldsOwnFloor):
-        parts.append(OwnFloor(str(floor)))
+    if parts and (floor or plaintext) and isinstance(gateway, HoldsOwnFloor):
+        parts.append(OwnFloor("none" if plaintext else str(floor)))  # with TLS, its floor goes
     return parts
 
 

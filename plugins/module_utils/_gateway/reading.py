@@ -15,14 +15,15 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Reversible
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import NOTHING_SHOWN, Part, shown
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Part, Reversible
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import NOTHING_SHOWN, shown
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.loops import loops
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
+    changing,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import changing, summary
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import parts_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import look_twice, lost_domains, told
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import (

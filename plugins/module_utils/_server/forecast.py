@@ -16,7 +16,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.floor i
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import older_than
-from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import FORECAST_BYTES, FORECAST_SECONDS
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
+    FORECAST_BYTES,
+    FORECAST_LINES,
+    FORECAST_SECONDS,
+)
 
 _SHOWN = 5
 _UNREAD_SHOWN = 3
@@ -70,7 +74,7 @@ def _forecast(direction: str, seen: Seen, heard: Heard, floor: str) -> dict[str,
 def _left_out(heard: Heard) -> str:
     """Return what was not read, as the end of a sentence; empty if everything was."""
     older = (
-        f"; of the log, only the newest {FORECAST_BYTES >> 20} MiB or {FORECAST_SECONDS:g} s were read"
+        f"; of the log, only the newest {FORECAST_BYTES >> 20} MiB, {FORECAST_LINES} entries or {FORECAST_SECONDS:g} s were read"
         if heard.is_cut
         else ""
     )

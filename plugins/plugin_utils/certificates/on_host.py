@@ -9,8 +9,9 @@ It is there because somebody else renews it (C(certificate_source=host)), or bec
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
@@ -66,6 +67,7 @@ def _judged(
         if problem := of_ports_problem(entry):
             said = f"[bad_option] starttls_more_certificates: {x509.printable_text(str(entry['certificate_path']))}: {problem}."
             obstacles.append({"code": "certificate_unfit", "message": said})
+    obstacles += [{"code": "certificate_unfit", "message": said} for said in _apart(entries)]
     every = [seen, *(seen.get("more") or ())]
     for one in every:
         entry = of_path.get(str(one["certificate"]), {}) if one is not seen else {}
@@ -97,6 +99,18 @@ def _judged(
             done["fingerprints_sha256"] = prints
     done["notes"] = notes
     return done
+
+
+def _apart(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield that two entries share a port and are not one certificate in two algorithms, which is what the renewal hook proves."""
+    for one, other in combinations(entries, 2):
+        ports, others = ({*(each.get("ports") or ())} for each in (one, other))
+        if ports & others and (ports != others or {*(one.get("names") or ())} != {*(other.get("names") or ())}):
+            path, beside = (x509.printable_text(str(each["certificate_path"])) for each in (one, other))
+            yield (
+                f"[bad_option] starttls_more_certificates: {path} and {beside} share port {min(ports & others)}, and the renewal hook "
+                "could not tell them apart. Give both the same ports and names, or ports of their own"
+            )
 
 
 def keep_newer(

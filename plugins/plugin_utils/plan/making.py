@@ -39,8 +39,10 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
         (*_locks(fleet), *rules.between_hosts(fleet), *peer_rules.obstacles(fleet), *undo_rules.obstacles(fleet))
     )
     between = [one for one, waived in between_hosts if not waived]
-    found = [*_of_hosts(fleet, "obstacles"), *between]
-    warned = [*_of_hosts(fleet, "notes"), *(one for one, waived in between_hosts if waived), *_warned(fleet)]
+    reported = {one: rules.waives(fleet, one.host, one) for one in _of_hosts(fleet, "obstacles")}
+    found = [*(one for one, waived in reported.items() if not waived), *between]
+    without_evidence = [one for one, waived in (*reported.items(), *between_hosts) if waived]
+    warned = [*_of_hosts(fleet, "notes"), *without_evidence, *_warned(fleet)]
     obstacles_of, warnings_of = _by_host(found), _by_host(warned)
     hosts = {
         host: _host(fleet, host, seen, obstacles_of.get(host, ()), warnings_of.get(host, ()))

@@ -32,7 +32,7 @@ OBSTACLES = frozenset(
     {
         "no_privilege", "no_product", "two_products", "daemon_not_running", "configuration_broken", "not_answering",
         "port_in_use", "no_disk_space", "change_refused", "certificate_unfit", "certificate_missing", "mode_not_expressible",
-        "mail_would_loop",
+        "mail_would_loop", "server_below_floor",
         "certificate_not_read", "certificate_newer_unfit", "not_reversible", "settings_only",
         "certificate_not_issued", "certificate_to_request", "tlsa_not_published",
         "edge_server", "exchange_not_read", "connector_shared", "connector_conflict", "connector_refused", "internal_certificate",

@@ -40,7 +40,7 @@ BUSY_MODES = ("opportunistic", "required")
 """The delivery modes that use TLS for mail that arrived in plaintext, too. The others follow the sender."""
 
 
-_EVIDENCE = ("server_without_starttls", "next_hop_without_starttls", "outside_limit")
+_EVIDENCE = ("server_without_starttls", "next_hop_without_starttls", "outside_limit", "server_below_floor")
 """What a host may do without by starttls_require_without_evidence."""
 
 
@@ -53,19 +53,20 @@ def between_hosts(fleet: Fleet) -> Iterator[tuple[Located, bool]]:
         for delivery in fleet.estate.deliveries if seen else ():
             if seen:
                 for one in _Route(fleet, gateway, seen, delivery).obstacles():
-                    yield one, _waives(fleet, gateway, one)
+                    yield one, waives(fleet, gateway, one)
     if fleet.action == "set_delivery_mode":
         yield from ((one, False) for one in _gateways_that_keep_their_mode(fleet))
     if fleet.action == "enable":
         for host, one in _next_hops(fleet):
-            yield one, _waives(fleet, host, one)
+            yield one, waives(fleet, host, one)
         yield from ((one, False) for one in _required_behind_others(fleet))
     if fleet.switches_off:
         for rule in (_gateways_left_outside, _mail_servers_left_outside, _kept_modes):
             yield from ((one, False) for one in rule(fleet))
 
 
-def _waives(fleet: Fleet, host: str, one: Located) -> bool:
+def waives(fleet: Fleet, host: str, one: Located) -> bool:
+    """Whether starttls_require_without_evidence of the host turns an obstacle into a warning."""
     return not fleet.switches_off and one.finding.code in _EVIDENCE and host in fleet.request.without_evidence
 
 

@@ -174,10 +174,15 @@ def test_no_secret_is_told_to_other_hosts() -> None:
 
 @pytest.mark.parametrize("playbook", ["recover_deferred_mail", "undo_workflow"])
 def test_a_recovery_and_an_undo_raise_no_floor(playbook: str) -> None:
-    """The mail that waits, or that waited, has to go; a newer floor could keep more of it back."""
+    """A newer floor could keep more mail back. What a recovery takes off to put it back gets the floor of the inventory again."""
+    again = ["Require TLS as before", "Make the handshake test with the gateway, and use TLS when sending"]
     for play in yaml.safe_load((ROOT / f"playbooks/{playbook}.yml").read_text()):
         for task in play.get("tasks", ()):
             imported = task.get("ansible.builtin.import_role", {})
             role = imported.get("name", "").rpartition(".")[2]
-            if role in ("mail_server", "gateway") and imported.get("tasks_from") != "peers":
+            if (
+                role in ("mail_server", "gateway")
+                and imported.get("tasks_from") != "peers"
+                and task["name"] not in again
+            ):
                 assert {**play.get("vars", {}), **task.get("vars", {})}.get(f"{role}_min_tls") == "", task["name"]

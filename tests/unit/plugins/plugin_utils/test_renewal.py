@@ -141,7 +141,8 @@ def test_a_certificate_of_some_ports_is_an_entry_of_its_own_with_their_listeners
             {**SUBMISSION, "names": ["*.example.net", "submission.example.com"]},
             {
                 **SUBMISSION,
-                "names": ["*.example.net", "submission.example.com"],
+                "ports": [587, 465],
+                "names": ["submission.example.com", "*.example.net"],  # in another order
                 "certificate_path": "/live/sub-rsa.pem",
             },
             {"certificate_path": "/live/mx-rsa.pem"},

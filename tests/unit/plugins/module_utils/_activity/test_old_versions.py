@@ -120,16 +120,20 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_count(tmp_path):
 @pytest.mark.parametrize("stale", [False, True])
 def test_without_a_file_that_is_written_the_journal_is_read(tmp_path, monkeypatch, stale):
     program = tmp_path / "journalctl"
-    line = "1767225600.5 mx " + OF_A.format("h", "TLSv1.1")
-    program.write_text(f'#!/bin/sh\nprintf "%s " "$@" >{tmp_path}/arguments\necho "{line}"\n')
+    newest = "1767225600.5 mx " + OF_A.format("h", "TLSv1.1")
+    oldest = "1767222000.5 mx " + OF_A.format("h", "TLSv1")
+    program.write_text(f'#!/bin/sh\nprintf "%s " "$@" >{tmp_path}/arguments\necho "{newest}"\necho "{oldest}"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     if stale:
         os.utime(write(tmp_path / "mail.log", [OF_A.format("h", "TLSv1")]), (1, 1))
     found = old_peers(LogPlaces((f"{tmp_path}/mail.log",), (), ("SYSLOG_FACILITY=2",)), POSTFIX, OLD)
     assert found.sides["inbound"].peers == {"h[192.0.2.1]": "TLSv1.1"}
-    assert (found.sides["inbound"].sessions, found.ended) == (1 + stale, "2026-01-01T00:00Z")
-    assert "--lines=200000 SYSLOG_FACILITY=2" in (tmp_path / "arguments").read_text()
+    assert (found.sides["inbound"].sessions, found.ended) == (2 + stale, "2026-01-01T00:00Z")
+    assert stale or (found.began, found.is_cut) == ("2025-12-31T23:00Z", False)
+    asked = (tmp_path / "arguments").read_text()
+    # With --since, --lines means the oldest ones up to systemd 253. The newest ones come first, so a cut leaves older ones out.
+    assert "--lines=200000 --reverse SYSLOG_FACILITY=2" in asked and "--since" not in asked
 
 
 def test_a_file_that_is_written_is_read_and_not_the_journal(tmp_path, monkeypatch):

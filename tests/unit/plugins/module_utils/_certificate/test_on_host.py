@@ -115,6 +115,23 @@ def test_one_for_ports_is_judged_by_its_own_names_and_is_none_of_the_mail_ports(
     assert any("names counts together with ports only" in one["message"] for one in found)
 
 
+@pytest.mark.parametrize(
+    ("ports", "names", "told"),
+    [
+        ([465], ["a.example"], True),
+        ([587, 465], ["a.example", "b.example"], True),
+        ([587, 465], ["a.example"], False),
+        ([2525], [], False),
+    ],
+)
+def test_entries_that_the_hook_could_not_tell_apart_are_refused(host, pki, ports, names, told):
+    """They share a port, and are not one certificate in two algorithms."""
+    one = {"certificate_path": "/live/a.pem", "ports": [465, 587], "names": ["a.example"]}
+    other = {"certificate_path": "/live/b.pem", "ports": ports, "names": names}
+    found = [entry["message"] for entry in judged(look(host), pki, entries=[one, other]).get("obstacles", ())]
+    assert any("/live/a.pem and /live/b.pem share port 465" in message for message in found) is told
+
+
 def test_each_of_several_is_judged_and_the_unfit_one_is_named(host, pki):
     seen = several(host, pki, "rsa")
     own = self_signed([NAME])

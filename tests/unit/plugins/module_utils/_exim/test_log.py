@@ -470,6 +470,12 @@ def test_an_acl_of_the_administrator_refuses_in_words_of_its_own(said, counted):
     assert (refusals, seen["log"].skipped_lines) == (counted, 0)
 
 
+def test_who_used_tls_was_not_refused_for_want_of_it():
+    tls = "X=TLS1.2:ECDHE_RSA_AES_256_GCM_SHA384:256 CV=no"
+    line = f"H=mx.partner.test [192.0.2.15] {tls} F=<a@partner.test> rejected RCPT <x@alpha.test>: you must use TLS 1.3"
+    assert read(line)["inbound"]["refusals"] == []
+
+
 @pytest.mark.parametrize("word", ["SMTP", "TFO SMTP", "TFO* SMTP"])
 def test_a_session_without_a_message_that_was_opened_fast(word):
     seen = read(

@@ -6,6 +6,7 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import evidence as evidence_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import set_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import set_modes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_floor import OwnFloor
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import parts_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import dump, load
@@ -138,6 +139,44 @@ def test_it_is_a_part_beside_another_one_and_of_a_gateway_that_holds_it_only(ben
     assert parts_of(bench.gateway, {"min_tls": "TLSv1.2", "send": "required"})[-1] == OwnFloor("TLSv1.2")
     del bench.gateway.holds_own_floor
     assert len(parts_of(bench.gateway, {"min_tls": "TLSv1.2", "send": "required"})) == 1
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_floor_that_is_held_counts_for_a_call_that_does_not_name_it(bench, at_once):
+    bench.gateway.plaintext_at_once = at_once
+    bench.set(email_config("required"), min_tls="TLSv1.3")
+    bench.newest["old.example"] = "TLSv1.2"
+    later = email_config("match_sender_strict", "old.example")
+    with pytest.raises(
+        EngineError,
+        match=r"^the gateway holds the floor TLSv1\.3 .*: old\.example:25: it speaks TLSv1\.2 at most\. Bring",
+    ):
+        bench.set(email_config("required"), later, min_tls=None)
+    with pytest.raises(EngineError, match=r"the gateway holds the floor TLSv1\.3"):
+        set_modes(bench.gateway, [later], bench.common, store=str(bench.store))
+    bench.clear()
+    bench.set(email_config("required"), min_tls=None)
+    assert bench.handshakes == []
+
+
+def test_a_floor_goes_with_the_last_email_config_and_enforced_domain(bench):
+    domain = {"domain": "bank.example", "direction": "outbound"}
+    bench.gateway.hops = {"bank.example": (Target("mx.bank.example"),)}
+    bench.set(email_config("required"), enforced_domains=[domain])
+    gone = {"name": "required", "state": "absent"}
+    bench.set(gone, min_tls=None)
+    assert bench.held().min_tls == "TLSv1.2"
+    bench.set(min_tls=None, enforced_domains=[{**domain, "state": "absent"}])
+    assert bench.held() == GatewayState()
+
+
+def test_it_goes_with_tls_where_there_is_no_email_config(bench):
+    domain = {"domain": "bank.example", "direction": "outbound"}
+    bench.gateway.hops = {"bank.example": (Target("mx.bank.example"),)}
+    bench.set(enforced_domains=[domain])
+    assert bench.held().min_tls == "TLSv1.2"
+    bench.set(enforced_domains=[domain], state="plaintext", min_tls=None)
+    assert bench.held().min_tls == ""
 
 
 def test_the_record_keeps_it():

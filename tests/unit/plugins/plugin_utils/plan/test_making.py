@@ -222,6 +222,13 @@ class TestServers:
         plan = check(states.plan(action, without_evidence=frozenset({"gw1"})))
         assert (plan.result, codes(plan), warned(plan)) == ("clean", [], [("server_without_starttls", "m1")])
 
+    def test_a_floor_that_a_server_does_not_reach_may_be_waived_too(self):
+        below = [{"code": "server_below_floor", "message": "m1:25: it speaks TLSv1.2 at most"}]
+        states = States(config(mode="required"), gw1=gateway(probes=[SEEN], obstacles=below), m1=server("m1"))
+        assert codes(states.plan()) == [("server_below_floor", "gw1")]
+        plan = check(states.plan(without_evidence=frozenset({"gw1"})))
+        assert (plan.result, codes(plan), warned(plan)) == ("clean", [], [("server_below_floor", "gw1")])
+
     def test_what_would_bounce_is_not_waived(self):
         states = States(config(), gw1=gateway(probes=[{**SEEN, "requires_tls": True}]), m1=server("m1"))
         assert states.plan(without_evidence=frozenset({"gw1"})).result == "blocked"
