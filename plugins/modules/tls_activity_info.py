@@ -159,10 +159,10 @@ activity:
           its loopback address, C(side) is V(local).
         - The words of C(reason) are C(handshake_failed), C(no_shared_cipher), C(protocol_version), C(certificate_untrusted),
           C(certificate_expired), C(certificate_not_yet_valid), C(certificate_name_mismatch), C(certificate_not_verified),
-          C(certificate_unknown), C(signature_refused), C(internal_error), C(access_denied),
-          C(certificate_required), C(not_tls), C(lost_connection), C(timeout), C(certificate_purpose), C(no_shared_signature),
-          C(too_weak), C(alpn_mismatch), C(server_name_unknown), C(key_unusable), C(tls_unavailable),
-          C(no_starttls_offered), C(starttls_refused), C(dane_failed), C(peer_requires_tls), C(enforced_sender),
+          C(certificate_unknown), C(certificate_required), C(not_tls), C(lost_connection), C(timeout), C(certificate_purpose),
+          C(no_shared_signature), C(too_weak), C(alpn_mismatch), C(signature_refused), C(internal_error), C(access_denied),
+          C(server_name_unknown), C(key_unusable), C(tls_unavailable), C(no_starttls_offered), C(starttls_refused), C(dane_failed),
+          C(peer_requires_tls), C(enforced_sender),
           C(mail_server_in_plaintext), C(inbound_required).
       type: list
       elements: dict
