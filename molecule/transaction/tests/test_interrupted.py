@@ -64,12 +64,12 @@ class Run:
 
 
 @contextlib.contextmanager
-def in_the_middle(fleet: Fleet, pipelining: bool, timeout: int = 60) -> Iterator[Run]:
+def in_the_middle(fleet: Fleet, pipelining: bool, timeout: int = 150) -> Iterator[Run]:
     """A change that is written and served, and waits for a proof that cannot come."""
     run = Run(pipelining, timeout)
     try:
-        assert wait_for(lambda: fleet.run(HOST, JOURNALS, check=False).strip(), 30), "no journal was seen"
-        assert wait_for(lambda: fleet.offers_starttls(HOST), 20), "the change was not served"
+        assert wait_for(lambda: fleet.run(HOST, JOURNALS, check=False).strip(), 120), "no journal was seen"
+        assert wait_for(lambda: fleet.offers_starttls(HOST), 60), "the change was not served"
         yield run
     finally:
         run.cut()
@@ -100,8 +100,8 @@ def test_a_lost_connection_with_a_terminal_restores_at_once(fleet: Fleet) -> Non
     with in_the_middle(fleet, pipelining=False) as run:
         assert fleet.digests()[HOST] != before, NOT_PROVED
         run.cut()
-        # Well before the minute that the proof would be waited for.
-        assert wait_for(lambda: not changing(fleet), 25), "the change goes on"
+        # Well before the end of the time that the proof is waited for.
+        assert wait_for(lambda: not changing(fleet), 60), "the change goes on"
     assert fleet.digests()[HOST] == before
     assert fleet.run(HOST, JOURNALS).strip() == ""
     assert not fleet.offers_starttls(HOST)
@@ -110,7 +110,7 @@ def test_a_lost_connection_with_a_terminal_restores_at_once(fleet: Fleet) -> Non
 @pytest.mark.parametrize("provable", [True, False], ids=["proved", "restored"])
 def test_with_pipelining_a_lost_connection_does_not_stop_the_change(fleet: Fleet, provable: bool) -> None:
     before = fleet.digests()[HOST]
-    with in_the_middle(fleet, pipelining=True, timeout=60 if provable else 8) as run:
+    with in_the_middle(fleet, pipelining=True, timeout=150 if provable else 8) as run:
         process = changing(fleet)
         run.cut()
         assert changing(fleet) == process, "the change ended with the connection"
