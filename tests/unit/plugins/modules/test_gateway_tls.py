@@ -14,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import Modes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import Outbound
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_floor import OwnFloor
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
@@ -86,9 +87,10 @@ def test_every_option(engine):
 
 def test_plaintext(engine):
     run_module(module.main, email_configs=[{"name": "main"}], state="plaintext", send="plaintext")
-    [removed, modes, outbound] = engine.calls[0][1]
+    [removed, modes, outbound, floor] = engine.calls[0][1]
     assert (removed, modes.plaintext) == (Enforced((), absent=True, all_inbound=True), True)
     assert outbound == Outbound({"accept": None, "send": "plaintext", "mail_servers": None}, relax=True)
+    assert floor == OwnFloor("none")  # with TLS, its floor goes
 
 
 @pytest.mark.parametrize(
