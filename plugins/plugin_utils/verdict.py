@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import BLANK_LINE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_address
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import policy
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
@@ -325,7 +326,9 @@ class _SeenHandshake:
             # A test that stopped early without a code has not passed.
             message = seen["message"] or f"the test ended after {seen['stage']}"
             yield Finding.advised(
-                code or "connection_closed", message, advice_for(message) if code in ("tls_failed", "not_smtp") else ""
+                code or "connection_closed",
+                message,
+                advice_for(message) if code == "tls_failed" or message == BLANK_LINE else "",
             )
         if seen.get("client_certificate") == "requested":
             yield Finding.advised(
