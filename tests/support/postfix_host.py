@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Record, texts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port, record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
@@ -29,7 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_pa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 
-from tests.support.fake_postfix import FakePostfix
+from tests.support.fake_postfix import MAIN, FakePostfix
 
 OWN_PORT = Target("127.0.0.1", 25)
 PAIR = b"-----BEGIN PRIVATE KEY-----\n-----END CERTIFICATE-----\n"
@@ -193,3 +194,30 @@ def answering(host, rcpt=b"250 2.1.5 Ok", greeting=b"220 gw.example ESMTP"):
         yield commands
         thread.join(10)
         assert not thread.is_alive()
+
+
+class RecordedHost:
+    """A mail server with what the record knows of its files. plan() of a subclass says what is wanted."""
+
+    def __init__(self, monkeypatch, directory, main, master):
+        self.fake = FakePostfix(directory, MAIN + main, master)
+        self.fake.defaults["smtpd_tls_cert_file"] = ""
+        self.files = (self.fake.main, self.fake.master)
+        monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(directory)))
+        self.first = [path.read_bytes() for path in self.files]
+        self.record = Record()
+
+    def adapter(self):
+        return server.Postfix(self.fake)
+
+    def known(self):
+        """The former texts that the record has."""
+        return texts(self.record, map(str, self.files))[0]
+
+    def apply(self, *wanted, **more):
+        change = self.plan(*wanted, **more)
+        self.record = self.record.noted([(FileImage.read(image.path), image) for image in change.after])
+        for image in change.after:
+            image.write()
+        assert not self.plan(*wanted, **more)
+        return change

@@ -3,15 +3,12 @@
 import re
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Record, texts
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import server
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import Configuration, listeners
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, OfPorts
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-from tests.support.fake_postfix import MAIN, MASTER, FakePostfix
+from tests.support.fake_postfix import MASTER
+from tests.support.postfix_host import RecordedHost
 
 OWN = "/etc/mailfleet/starttls.pem"
 SECOND = "/etc/mailfleet/starttls-2.pem"
@@ -38,33 +35,13 @@ STATES = {
 }
 
 
-class Host:
-    """A host with what the record knows of its files."""
-
-    def __init__(self, monkeypatch, directory, main, master):
-        self.fake = FakePostfix(directory, MAIN + main, MASTER + master)
-        self.fake.defaults["smtpd_tls_cert_file"] = ""
-        self.files = (self.fake.main, self.fake.master)
-        monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(directory)))
-        self.first = [path.read_bytes() for path in self.files]
-        self.record = Record()
-
-    def adapter(self):
-        return server.Postfix(self.fake)
+class Host(RecordedHost):
+    """A host whose certificates some ports have of their own."""
 
     def plan(self, inbound, *of_ports, **more):
-        known, _edited = texts(self.record, map(str, self.files))
-        wanted = Desired(inbound, None, OWN, was=known, of_ports=of_ports, **more)
+        wanted = Desired(inbound, None, OWN, was=self.known(), of_ports=of_ports, **more)
         wanted.check()
         return self.adapter().plan(wanted)
-
-    def apply(self, inbound, *of_ports, **more):
-        change = self.plan(inbound, *of_ports, **more)
-        self.record = self.record.noted([(FileImage.read(image.path), image) for image in change.after])
-        for image in change.after:
-            image.write()
-        assert not self.plan(inbound, *of_ports, **more)
-        return change
 
     def now(self):
         """What Postfix reads."""
@@ -79,7 +56,7 @@ class Host:
 
 @pytest.fixture
 def make(monkeypatch, tmp_path):
-    return lambda main="", master=SUBMISSION + SMTPS: Host(monkeypatch, tmp_path / "postfix", main, master)
+    return lambda main="", master=SUBMISSION + SMTPS: Host(monkeypatch, tmp_path / "postfix", main, MASTER + master)
 
 
 @pytest.fixture(params=STATES)

@@ -2,14 +2,14 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Record, texts
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import texts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import server
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import Configuration, listeners
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-from tests.support.fake_postfix import MAIN, MASTER, FakePostfix
+from tests.support.fake_postfix import MASTER
+from tests.support.postfix_host import RecordedHost
 
 SUBMISSION = "submission inet n  -  y  -  -  smtpd\n  -o syslog_name=postfix/submission\n"
 SNAKEOIL = "smtpd_tls_cert_file=/etc/ssl/certs/ssl-cert-snakeoil.pem\nsmtpd_tls_key_file=/etc/ssl/private/ssl-cert-snakeoil.key\n"
@@ -27,31 +27,11 @@ STATES = {
 }  # fmt: skip
 
 
-class Recorded:
-    """A host with what the record knows of its files."""
-
-    def __init__(self, monkeypatch, directory, main, master):
-        self.fake = FakePostfix(directory, MAIN + main, master)
-        self.fake.defaults["smtpd_tls_cert_file"] = ""
-        self.files = (self.fake.main, self.fake.master)
-        monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(directory)))
-        self.first = [path.read_bytes() for path in self.files]
-        self.record = Record()
-
-    def adapter(self):
-        return server.Postfix(self.fake)
+class Recorded(RecordedHost):
+    """A host on which TLS is switched on and off."""
 
     def plan(self, inbound, outbound):
-        known, _edited = texts(self.record, map(str, self.files))
-        return self.adapter().plan(Desired(inbound, outbound, was=known))
-
-    def apply(self, inbound, outbound):
-        change = self.plan(inbound, outbound)
-        self.record = self.record.noted([(FileImage.read(image.path), image) for image in change.after])
-        for image in change.after:
-            image.write()
-        assert not self.plan(inbound, outbound)
-        return change
+        return self.adapter().plan(Desired(inbound, outbound, was=self.known()))
 
     def seen(self):
         """What each service does."""
