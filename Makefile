@@ -73,7 +73,7 @@ test-matrix: lab python
 	@LAB_UPGRADE=all LAB_FILTERS=all $(LAB)/test molecule upgrade filters
 	@LAB_CORE=oldest $(LAB)/test molecule obstacles
 	@LAB_CORE=newest $(LAB)/test molecule obstacles
-	@$(LAB)/cores oldest newest
+	@$(LAB)/cores oldest newest engine
 
 test-faults: lab python
 	@pytest -m exhaustive tests/unit tests/awx tests/powershell -q --numprocesses 2 --dist worksteal

@@ -21,6 +21,23 @@ settings.load_profile("mailfleet")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_addoption(parser):
+    """An option for where the interpreter or Ansible is the question, and not each value: make test has little time for them."""
+    parser.addoption(
+        "--first-of-each", action="store_true", help="of each test function only the first set of parameters"
+    )
+
+
+@pytest.hookimpl(trylast=True)  # what the marks leave out is no first one
+def pytest_collection_modifyitems(config, items):
+    """Leave out the other sets of parameters, where that is asked for."""
+    if config.getoption("first_of_each"):
+        first = {item.nodeid.partition("[")[0]: item.nodeid for item in reversed(items)}
+        names = set(first.values())
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in names])
+        items[:] = [item for item in items if item.nodeid in names]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _impatience():
     """A former state that cannot be proved is not waited for."""
