@@ -65,6 +65,16 @@ def process_of(pid: int, proc: str = "/proc") -> Optional[Process]:
     )
 
 
+def children(parent: int, proc: str = "/proc") -> list[Process]:
+    """Return the processes that another one has started, if they still run or their end was not noticed yet."""
+    try:
+        found = Path(proc, str(parent), "task", str(parent), "children").read_text().split()
+    except OSError:  # a kernel without this file
+        found = [name for name in os.listdir(proc) if name.isdigit()]  # noqa: PTH208
+    every = (process_of(int(one), proc) for one in found)
+    return [one for one in every if one and one.parent == parent]
+
+
 def started(pid: int, proc: str = "/proc") -> float:
     """Return the start time of a process, in seconds since the epoch. Raises OSError if it has ended."""
     boot, _gap = min((_boot_time() for _try in range(3)), key=lambda read: read[1])

@@ -5,8 +5,8 @@
 
 A port has a policy bank that only says where mail is handed back. The file is Perl and read last, so it keeps what the others set:
 their ports, and the banks of the port that content_filter names. A reload suffices for a new port: the master keeps its open
-sockets, so that clients wait for a moment and none is refused. Sources: amavisd.conf-sample, the package's Amavis.pm,
-run-parts(8), Net::Server(3pm); measured with amavis 2.13 on Debian 12.
+sockets, so that clients wait for a moment and none is refused; amavis_rest sees to it that no message is caught at work. Sources:
+amavisd.conf-sample, the package's Amavis.pm, run-parts(8), Net::Server(3pm); measured with amavis 2.13 on Debian 12.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.amavis_rest import at_rest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 FILE = "99-mailfleet_starttls"
 AMAVIS_UNIT = "amavis.service"
 USER = "amavis"
+INTERRUPTED = "Interrupted system call"
+"""In its answer to a message that it handed back while it was reloaded."""
 RELOAD_SECONDS = 60.0
 """A reload starts the program anew: some seconds, more on a busy machine. Mail takes its usual ways meanwhile."""
 _READ = re.compile(r"[A-Za-z0-9_-]+")  # the names that run-parts lists
@@ -110,8 +113,15 @@ def check(run: Runner) -> None:
         raise EngineError(f"amavis cannot read its configuration: {'; '.join(said or lines)}")
 
 
-def reload(run: Runner) -> None:
-    """Have amavis read its files again. Raises EngineError."""
-    status, out, err = run(["systemctl", "reload", AMAVIS_UNIT])
-    if status != 0:
-        raise EngineError(f"amavis cannot be reloaded: {(err or out).strip()}; see: systemctl status {AMAVIS_UNIT}")
+def reload(run: Runner, usual: Target) -> bool:
+    """Have amavis read its files again: whether at a moment at which it works on no mail. usual: where it serves.
+
+    Raises EngineError.
+    """
+    _status, out, _err = run(["systemctl", "show", "--property=MainPID", "--value", AMAVIS_UNIT])
+    with at_rest(int(out) if out.strip().isdigit() else 0, usual) as rest:
+        status, out, err = run(["systemctl", "reload", AMAVIS_UNIT])
+        if status != 0:
+            raise EngineError(f"amavis cannot be reloaded: {(err or out).strip()}; see: systemctl status {AMAVIS_UNIT}")
+        rest.wait_for_new_ones()
+    return rest.quiet

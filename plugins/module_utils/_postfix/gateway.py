@@ -92,6 +92,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_pa
     with_programs,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import not_read_yet, refuse_blocked
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.queue import PostfixQueue, waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
     OUTBOUND_KIND,
     OUTBOUND_LEVEL,
@@ -809,19 +810,29 @@ class PostfixGateway:
             self._call("postfix", "-c", one.directory, "reload")
         # Whoever is sent somewhere has to find somebody there: amavis gets a port before Postfix uses it, and loses it after.
         filtered = FileImage.read(self._filter_places.file).content
-        if filtered is not None:
-            self._reload_amavis(filtered)
+        caught = filtered is not None and not self._reload_amavis(filtered)
         self._postfix.reload()
-        if filtered is None:
-            self._reload_amavis(filtered)
+        caught = caught or (filtered is None and not self._reload_amavis(filtered))
         if moving:  # what found nobody there in between would wait
             self._run(["postqueue", "-c", self._postconf.config_dir, "-f"])
+        elif caught:
+            self._try_again_what_amavis_refused()
 
-    def _reload_amavis(self, content: Optional[bytes]) -> None:
-        """Have amavis read its files, if ours has changed, and wait until it serves its ports. Raises EngineError."""
+    def _try_again_what_amavis_refused(self) -> None:
+        """Have Postfix try these messages now, and not in some minutes. If the queue cannot be read, they wait until then."""
+        with contextlib.suppress(EngineError):
+            messages = waiting(self._run, self._postconf.config_dir)
+            refused = [one for one in messages if one.queue == "deferred" and amavis.INTERRUPTED in one.reason]
+            PostfixQueue(self._run, self._layout).try_again(refused)
+
+    def _reload_amavis(self, content: Optional[bytes]) -> bool:
+        """Have amavis read its files, if ours has changed, and wait until it serves its ports: whether it worked on no mail then.
+
+        Raises EngineError.
+        """
         if content == self._amavis_read:
-            return
-        amavis.reload(self._run)
+            return True
+        quiet = amavis.reload(self._run, amavis.ports(content or self._amavis_read or b"")[-1])
         self._amavis_read = content
         for port in amavis.ports(content or b""):
             seen = wait_until(lambda now: now.stage >= Stage.GREETING, port, self._settings, amavis.RELOAD_SECONDS)
@@ -830,6 +841,7 @@ class PostfixGateway:
                     f"amavis does not answer on {port} within {amavis.RELOAD_SECONDS:g} s after the change: {seen.message}; "
                     f"see what its log says: journalctl -u {amavis.AMAVIS_UNIT}"
                 )
+        return quiet
 
     def _start(self, instances: Sequence[Instance], moving: Sequence[Instance], new: Sequence[str]) -> None:
         """Start instances, now and after each boot. moving: those of them that another unit runs. new: units to enable.

@@ -10,7 +10,6 @@ that. It starts a new queue manager at each reload, whose age tells when the fil
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import BOTH, Wish, obstacles
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import port_number
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import process_of, started
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import children, started
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import PortInUseError
 
@@ -81,16 +80,8 @@ def _read_at(master: Optional[int]) -> Optional[float]:
     """Return when the master has read its files last, in seconds since the epoch; None if that cannot be told."""
     if not master:
         return None
-    for pid in _children(master):
-        process = process_of(pid)
-        if process and process.parent == master and process.name in QUEUE_MANAGERS:
+    for process in children(master):
+        if process.name in QUEUE_MANAGERS:
             with contextlib.suppress(OSError):
-                return started(pid)
+                return started(process.pid)
     return None
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:  # a kernel without this file
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208

@@ -253,7 +253,7 @@ class TestAmavis:
         with pytest.raises(
             EngineError, match=r"^amavis cannot be reloaded: Job for .*; see: systemctl status amavis\.service"
         ):
-            amavis.reload(host.fake)
+            amavis.reload(host.fake, Target("127.0.0.1", 10024))
 
     @pytest.mark.parametrize(
         "line",
