@@ -50,22 +50,15 @@ class FilesByPort(NamedTuple):
         return text
 
 
-def certificates_of(desired: Desired, present: str = "") -> str:
-    """Return the text of tls_certificate for a wanted state.
-
-    present: the text that is there. Where TLS is only relaxed, nobody says which ports have certificates of their own: they keep them.
-    """
+def certificates_of(desired: Desired) -> str:
+    """Return the text of tls_certificate for a wanted state."""
     own = " : ".join(certificate for certificate, _key in desired.own_pairs)
-    if desired.only_relax and not desired.of_ports:
-        return str(FilesByPort(own, FilesByPort.of(present).of_port))
     return str(FilesByPort(own, {at: " : ".join(one.certificate for one in of) for at, of in desired.by_port.items()}))
 
 
-def keys_of(desired: Desired, present: str = "") -> str:
-    """Return the text of tls_privatekey for a wanted state. present: as for certificates_of()."""
+def keys_of(desired: Desired) -> str:
+    """Return the text of tls_privatekey for a wanted state."""
     own = " : ".join(key or certificate for certificate, key in desired.own_pairs)
-    if desired.only_relax and not desired.of_ports:
-        return str(FilesByPort(own, FilesByPort.of(present).of_port))
     ports = {at: " : ".join(one.private_key or one.certificate for one in of) for at, of in desired.by_port.items()}
     return str(FilesByPort(own, ports))
 
@@ -75,11 +68,10 @@ def what_is_lost(text: str, desired: Desired) -> str:
 
     text: tls_certificate without the collection.
     """
-    if "$" not in text:
+    if "$" not in text or not desired.names_certificates:
         return ""
     ports = FilesByPort.of(text).of_port
-    kept = desired.only_relax and not desired.of_ports  # see certificates_of()
-    if ports and (kept or {*ports} <= {*desired.by_port}):
+    if ports and {*ports} <= {*desired.by_port}:
         return ""
     return (
         f"tls_certificate is {text}, which chooses the certificate by port or name, and the change would replace it by "

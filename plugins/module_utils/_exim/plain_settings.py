@@ -47,9 +47,9 @@ def inbound(
         if acl.startswith(REQUIRES) and not is_ours:
             raise ByHandError(f"acl_smtp_mail refuses mail without TLS ({acl!a}), and nobody can use TLS then")
         return Edit(settings) if settings else None
-    present = ours or {}
-    certificates = certificates_of(desired, present.get("tls_certificate", ""))
-    key = keys_of(desired, present.get("tls_privatekey", ""))
+    certificates, key = certificates_of(desired), keys_of(desired)
+    if ours and not desired.names_certificates:
+        certificates, key = ours.get("tls_certificate", certificates), ours.get("tls_privatekey", key)
     has = before.get("tls_certificate", ""), before.get("tls_privatekey", "") or before.get("tls_certificate", "")
     requires = acl.startswith(REQUIRES)
     same = has == (certificates, key) and hosts.here and requires == (desired.inbound == "required")

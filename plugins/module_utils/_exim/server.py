@@ -582,15 +582,15 @@ class Exim:
         advertised = ByPort.of(text, port)
         if not advertised.here or (advertised.here == text and "_port" in text):  # a list for other ports, such as 587
             advertised = advertised._replace(here="*")
-        files: dict[str, Optional[str]] = {
-            "MAIN_TLS_CERTKEY": certificates_of(desired, present.get("MAIN_TLS_CERTKEY", ""))
-        }
+        files: dict[str, Optional[str]] = {"MAIN_TLS_CERTKEY": certificates_of(desired)}
         if any(key for _certificate, key in desired.pairs):  # Debian ignores these two beside the other one
             files = {
                 "MAIN_TLS_CERTKEY": None,
-                "MAIN_TLS_CERTIFICATE": certificates_of(desired, present.get("MAIN_TLS_CERTIFICATE", "")),
-                "MAIN_TLS_PRIVATEKEY": keys_of(desired, present.get("MAIN_TLS_PRIVATEKEY", "")),
+                "MAIN_TLS_CERTIFICATE": certificates_of(desired),
+                "MAIN_TLS_PRIVATEKEY": keys_of(desired),
             }
+        if not desired.names_certificates and present.keys() & files.keys():
+            files = {name: present.get(name) for name in files}
         return {
             "MAIN_TLS_ENABLE": macros.get("MAIN_TLS_ENABLE") or "yes",
             **files,

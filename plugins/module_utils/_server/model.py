@@ -107,6 +107,11 @@ class Desired:
         return (*self.own_pairs, *((one.certificate, one.private_key) for one in self.of_ports))
 
     @property
+    def names_certificates(self) -> bool:
+        """Whether it says all certificates. A change that only relaxes TLS does not, so those that are there stay."""
+        return not self.only_relax or bool(self.of_ports)
+
+    @property
     def own_pairs(self) -> tuple[tuple[str, str], ...]:
         """The same of the certificates that are served on every port but those of C(of_ports)."""
         keys = (self.private_key, *self.more_keys, *[""] * len(self.more))

@@ -113,6 +113,16 @@ def test_to_relax_only_leaves_the_ports_theirs(make):
     assert SECOND.encode() not in host.fake.master.read_bytes()
 
 
+def test_to_relax_only_keeps_the_certificates_of_other_algorithms(make):
+    host = make()
+    host.apply("required", more=("/etc/mailfleet/starttls-2.pem",))
+    served = host.served()
+    assert served["smtp/inet"] == (OWN, "/etc/mailfleet/starttls-2.pem")
+    host.apply("offered", only_relax=True)
+    assert host.served() == served
+    assert host.now()[0]["smtpd_tls_security_level"] == "may"
+
+
 def test_what_somebody_has_set_since_stays(make):
     host = make()
     host.apply("offered", ON_465)
