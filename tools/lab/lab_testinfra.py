@@ -235,7 +235,7 @@ class Fleet:
     def restart(self, host: str) -> None:
         """Restart a host, as by a reboot, and wait until everything on it has been started."""
         subprocess.run(["podman", "restart", "--time=30", self.container(host)], capture_output=True, check=True)
-        state = wait_for(lambda: "running" in self.run(host, "systemctl is-system-running", check=False), 60)
+        state = wait_for(lambda: "running" in self.run(host, "systemctl is-system-running", check=False))
         assert state, self.run(host, "systemctl --failed --no-legend", check=False)
 
     def address(self, host: str) -> str:

@@ -70,7 +70,7 @@ def test_how_it_sends_on(fleet: Fleet, partner: Partner, gateway: str, mode: str
     assert not outbound(fleet, gateway, send=mode, require_without_evidence=True)["changed"]
     if mode in INSISTS:  # what waited goes out in the next mode
         assert not outbound(fleet, gateway, send="plaintext")["failed"]
-        assert wait_for(lambda: (flush(fleet, gateway), "@refuses.test" not in queue(fleet, gateway))[1], 60)
+        assert wait_for(lambda: (flush(fleet, gateway), "@refuses.test" not in queue(fleet, gateway))[1])
 
 
 @gateways

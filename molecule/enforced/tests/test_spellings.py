@@ -137,7 +137,7 @@ def test_every_spelling_of_an_enforced_sender(
             copies = fleet.copies("pf12", "")
             return {str(one["Subject"]): came_over_tls(one) for one in copies}
 
-        assert wait_for(lambda: {marks[one] for one in accepted} <= set(arrived()), 60), queue(fleet, gateway)
+        assert wait_for(lambda: {marks[one] for one in accepted} <= set(arrived())), queue(fleet, gateway)
         seen = arrived()
         assert {one: seen[marks[one]] for one in accepted} == accepted
     finally:
@@ -170,7 +170,7 @@ def test_every_spelling_of_an_enforced_recipient(
 
         number = 2 * len(taken[True])
         for _attempt in range(2):
-            assert wait_for(lambda: waiting() == number, 20), (number, waiting(), taken, queue(fleet, gateway))
+            assert wait_for(lambda: waiting() == number), (number, waiting(), taken, queue(fleet, gateway))
             flush(fleet, gateway)
         assert not {str(one["Subject"]) for one in fleet.copies("outside", "")} & set(marks.values())
         # They wait for TLS, and not because a spelling had another route, to a host that cannot be found.
@@ -181,7 +181,7 @@ def test_every_spelling_of_an_enforced_recipient(
                 both = fleet.queue(gateway) + fleet.queue(gateway, "/etc/postfix-mailfleet")
                 return [one["recipients"][0].get("delay_reason", "") for one in both if one["sender"] == sender]
 
-            assert wait_for(lambda: all("TLS is required" in one for one in reasons()), 20), reasons()
+            assert wait_for(lambda: all("TLS is required" in one for one in reasons())), reasons()
     finally:
         empty = (
             "exim4 -bpr | awk '/</ { print $3 }' | xargs -r exim4 -Mrm"

@@ -69,14 +69,14 @@ def test_each_domain_is_delivered_in_its_mode(
 
 def test_the_hop_to_a_host_with_ipv6_alone_is_ipv6(enabled: Played, estate: Fleet) -> None:
     mark = estate.send("outside", ["trace@bravo.test"], True)
-    message = wait_for(lambda: estate.mail("pf13", mark), 60)
+    message = wait_for(lambda: estate.mail("pf13", mark))
     assert message, mark
     assert "[IPv6:fd00:25::10]" in str(message.get_all("Received")[0])
 
 
 def test_a_gateway_that_is_a_mail_server_keeps_its_own_delivery(enabled: Played, estate: Fleet) -> None:
     mark = estate.send("outside", ["trace@own.test"], True)
-    assert wait_for(lambda: estate.mail("gw1", mark), 60)
+    assert wait_for(lambda: estate.mail("gw1", mark))
 
 
 def test_another_instance_of_postfix_stays_as_it_is(enabled: Played, estate: Fleet, other_instance: str) -> None:

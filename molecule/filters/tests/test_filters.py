@@ -72,7 +72,7 @@ def scanned(fleet: Fleet, gateway: str) -> int:
 
 def through_amavis(fleet: Fleet, gateway: str, host: str, mark: str) -> list[str]:
     """The ports of amavis that a message went through, by amavis's own Received headers."""
-    message = wait_for(lambda: fleet.mail(host, mark), 60)
+    message = wait_for(lambda: fleet.mail(host, mark))
     assert message, (mark, fleet.queue(gateway), fleet.queue(gateway, "/etc/postfix-mailfleet"))
     received = [" ".join(str(one).split()) for one in message.get_all("Received", [])]
     return [found[1] for one in received if (found := re.search(r"amavis, port (\d+)", one))]
@@ -103,7 +103,7 @@ def change_under_load(fleet: Fleet, gateway: str, mode: str, queued: int = 0) ->
     assert wait_for(lambda: len(fleet.queue(gateway)) >= queued)
     set_mode(fleet, gateway, mode)
     fleet.run("outside", f"touch /tmp/{host}.end")
-    assert wait_for(lambda: "sent" in fleet.run("outside", f"cat /tmp/{host}.txt"), 20)
+    assert wait_for(lambda: "sent" in fleet.run("outside", f"cat /tmp/{host}.txt"))
     sent = int(fleet.run("outside", f"cat /tmp/{host}.txt").split()[1])
     assert sent > 5
     mark = rf"Subject: {host}-(\d+)"
@@ -217,7 +217,7 @@ def test_rspamd_as_a_milter_needs_nothing(fleet: Fleet, gateway: str) -> None:
         before = scanned(fleet, gateway)
         for tls in (True, False):
             mark = fleet.send("outside", ["trace@alpha.test"], tls=tls, to=gateway)
-            message = wait_for(lambda mark=mark: fleet.mail("pf12", mark), 60)
+            message = wait_for(lambda mark=mark: fleet.mail("pf12", mark))
             assert message, fleet.queue(gateway)
             assert came_over_tls(message) == tls
             assert wait_for(lambda before=before: scanned(fleet, gateway) > before)

@@ -178,7 +178,7 @@ def test_no_message_is_lost_while_the_workers_are_replaced(fleet: Fleet) -> None
     assert cut < len(accepted) / 10, f"{cut} of {len(accepted)} were cut"
     fleet.run("ex12", "exim4 -qff", check=False)  # what waits there for a mailbox that was locked
     for host in WITH_STARTTLS:
-        assert wait_for(lambda host=host: not missing(fleet, host, accepted), 30), missing(fleet, host, accepted)
+        assert wait_for(lambda host=host: not missing(fleet, host, accepted)), missing(fleet, host, accepted)
 
 
 def missing(fleet: Fleet, host: str, marks: list[str]) -> list[str]:

@@ -152,7 +152,7 @@ def test_required_mail_waits_and_goes_out_over_tls_once_the_server_offers_it(fle
     played = fleet.play("molecule/modes/offer_starttls.yml", variables={"offer_on": "pf13"})
     assert played.status == 0, played.output
     try:
-        assert wait_for(lambda: flushed(fleet, gateway, "pf13"), 60), queued(fleet, gateway, "pf13")
+        assert wait_for(lambda: flushed(fleet, gateway, "pf13")), queued(fleet, gateway, "pf13")
         assert all(fleet.arrived_over_tls("pf13", mark) for mark in marks)
         told = change(fleet, gateway, {**gone, "queue_timeout": 30})
         assert '"changed": true' in told and "the gateway still takes mail for bravo.test" in told, told
@@ -170,7 +170,7 @@ def test_a_change_of_mode_holds_for_queued_mail(fleet: Fleet, gateway: str) -> N
     mark = fleet.send("outside", ["trace@delta.test"], tls=True, to=gateway)
     check(fleet, gateway, "ex13", mark, "queued")
     set_modes(fleet, gateway, {"ex13": "opportunistic"})
-    assert wait_for(lambda: flushed(fleet, gateway, "ex13"), 60), queued(fleet, gateway, "ex13")
+    assert wait_for(lambda: flushed(fleet, gateway, "ex13")), queued(fleet, gateway, "ex13")
     assert not fleet.arrived_over_tls("ex13", mark)
 
 
@@ -234,7 +234,7 @@ def test_a_server_that_takes_tls_only_is_never_sent_plaintext(fleet: Fleet, gate
             mark = fleet.send("outside", ["trace@alpha.test"], tls=True, to=gateway)
             assert wait_for(lambda: [why for why in queued(fleet, gateway, "pf12") if "STARTTLS" in why])
             set_modes(fleet, gateway, {"pf12": "required"})
-            assert wait_for(lambda: flushed(fleet, gateway, "pf12"), 60)
+            assert wait_for(lambda: flushed(fleet, gateway, "pf12"))
             assert fleet.arrived_over_tls("pf12", mark)
     finally:
         assert fleet.module("pf12", "mail_server_tls", {"inbound": "offered"}).status == 0
@@ -302,7 +302,7 @@ def test_the_gateway_fails_safe_without_its_second_instance(fleet: Fleet, gatewa
     assert wait_for(lambda: queued(fleet, gateway, "pf12"))
     repaired = change(fleet, gateway, {"name": "pf12", "delivery_mode": "match_sender"})
     assert '"changed": true' in repaired
-    assert wait_for(lambda: flushed(fleet, gateway, "pf12"), 60)
+    assert wait_for(lambda: flushed(fleet, gateway, "pf12"))
     assert fleet.arrived_over_tls("pf12", mark)
 
 

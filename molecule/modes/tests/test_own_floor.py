@@ -26,7 +26,7 @@ def old_server(fleet: Fleet) -> Iterator[str]:
         fleet.run(
             SERVER, f'for name in {names}; do postconf -e "$name = >=TLSv1, <=TLSv1.2"; done; postfix reload 2>&1'
         )
-        assert wait_for(lambda: fleet.s_client(SERVER, "-tls1_3").status != 0, 20)
+        assert wait_for(lambda: fleet.s_client(SERVER, "-tls1_3").status != 0)
         yield SERVER
     finally:
         fleet.run(
@@ -34,7 +34,7 @@ def old_server(fleet: Fleet) -> Iterator[str]:
             f'postconf -X {names}; while read -r line; do postconf -e "$line"; done; postfix reload 2>&1',
             before,
         )
-        assert wait_for(lambda: fleet.s_client(SERVER, "-tls1_3").status == 0, 20)
+        assert wait_for(lambda: fleet.s_client(SERVER, "-tls1_3").status == 0)
 
 
 def configs(mode: str, host: str = SERVER) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def changed(fleet: Fleet, gateway: str, *arguments: str, **options: Any) -> dict
 def version(fleet: Fleet, gateway: str, host: str) -> str:
     """The TLS version with which a message comes from the gateway, in the words of the receiving server; empty in plaintext."""
     mark = fleet.send("outside", [f"trace@{DOMAINS[host]}"], tls=True, to=gateway)
-    message = wait_for(lambda: fleet.mail(host, mark), 40)
+    message = wait_for(lambda: fleet.mail(host, mark))
     assert message is not None, f"{mark} did not arrive on {host}"
     found = re.search(r"TLS_?v?1[._]?(\d)", " ".join(str(message.get_all("Received", [""])[0]).split()), re.IGNORECASE)
     return f"TLSv1.{found[1]}" if found else ""

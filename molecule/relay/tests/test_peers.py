@@ -81,7 +81,7 @@ class Relay:
 
     def received(self, mark: str) -> str:
         """The receiver's own Received header of a message in its mailbox."""
-        message = wait_for(lambda: self.fleet.mail(self.receiver, mark), 30)
+        message = wait_for(lambda: self.fleet.mail(self.receiver, mark))
         assert message is not None, f"{mark} did not arrive: {self.queue()}"
         return " ".join(str(message.get_all("Received")[0]).split())
 
@@ -170,13 +170,13 @@ def test_required_mail_waits_and_goes_on_when_tls_is_back(fleet: Fleet, relay: R
     receiver_sets(fleet, relay.receiver, "smtpd_tls_security_level=none")
     wait_for(lambda: not offers(fleet, relay), 10)
     mark = relay.send()
-    assert wait_for(lambda: re.search("(?i)TLS is required|TLS session is required", relay.queue()), 20), relay.queue()
+    assert wait_for(lambda: re.search("(?i)TLS is required|TLS session is required", relay.queue())), relay.queue()
     assert fleet.mail(relay.receiver, mark) is None
     # Nothing is taken out while it waits.
     said = relay.refusal(state="absent", queue_timeout=0)
     assert f"trace@{relay.peer_domain}" in said and "next-hop" in said
     receiver_sets(fleet, relay.receiver, "smtpd_tls_security_level=may")
-    assert wait_for(lambda: offers(fleet, relay), 10)
+    assert wait_for(lambda: offers(fleet, relay))
     relay.flush()
     assert "Client CN" in relay.received(mark)
 
@@ -193,7 +193,7 @@ def test_a_peer_that_does_not_accept_it_is_refused(fleet: Fleet, relay: Relay) -
     wait_for(lambda: not offers(fleet, relay), 10)
     assert "mail would be deferred" in relay.refusal(relay.peer())
     receiver_sets(fleet, relay.receiver, "smtpd_tls_security_level=may")
-    assert wait_for(lambda: offers(fleet, relay), 10)
+    assert wait_for(lambda: offers(fleet, relay))
     said = relay.refusal(relay.peer(proof_recipient=f"nobody-there@{relay.peer_domain}"))
     assert "mail would bounce" in said and "550" in said
     assert "not tested to RCPT" in relay.refusal(relay.peer(kind="exchange_online", proof_sender=""))
@@ -227,7 +227,7 @@ def test_the_certificate_of_the_peer_is_checked(fleet: Fleet, relay: Relay) -> N
         assert "does not pass the check" in relay.refusal(relay.peer(**bad))
         relay.set(relay.peer(**bad), require_without_evidence=True)
         mark = relay.send()
-        assert wait_for(lambda: re.search("(?i)verif|certificate", relay.queue()), 20), relay.queue()
+        assert wait_for(lambda: re.search("(?i)verif|certificate", relay.queue())), relay.queue()
         assert fleet.mail(relay.receiver, mark) is None
         relay.set(relay.peer())
         relay.flush()
@@ -258,7 +258,7 @@ def test_two_peers_and_one_for_all_other_mail(fleet: Fleet, relay: Relay) -> Non
     # Local mail stays.
     mark = uuid.uuid4().hex
     relay.run("sendmail trace", f"Subject: {mark}\n\nx\n")
-    assert wait_for(lambda: fleet.mail(relay.name, mark), 20), relay.queue()
+    assert wait_for(lambda: fleet.mail(relay.name, mark)), relay.queue()
     # All that leaves takes the transport of the peer.
     if relay.exim:
         assert "router = mailfleet_peer_all" in relay.run("exim4 -bt someone@unknown.test")

@@ -85,7 +85,7 @@ def test_meanwhile_no_handshake_fails_and_no_message_is_deferred(
 ) -> None:
     seen, fleet = renewed[host]["seen"], renewing.fleet
     assert seen["failures"] == [] and seen["handshakes"] > len(FACES) and seen["messages"] > 0, seen
-    assert wait_for(lambda: int(fleet.run(host, DELIVERED)) >= seen["messages"], 30)
+    assert wait_for(lambda: int(fleet.run(host, DELIVERED)) >= seen["messages"])
     assert int(fleet.run(host, DELIVERED)) == seen["messages"]
     assert fleet.run(host, DEFERRED) == "" and int(fleet.run(host, RESTS)) == 0
     report(
@@ -122,7 +122,7 @@ def test_a_mail_server_that_does_not_answer_is_unknown(first: Played, renewing: 
             renewing.fleet.run(host, f"systemctl start {unit[host]}")
     assert all(status == 3 and line.startswith("STARTTLS UNKNOWN - ") for status, line in found.values()), found
     for host in TWO:
-        assert wait_for(lambda host=host: renewing.check(host)[0] == 0, 30), renewing.check(host)
+        assert wait_for(lambda host=host: renewing.check(host)[0] == 0), renewing.check(host)
 
 
 def test_a_renewed_certificate_for_another_name_is_refused_and_the_old_one_stays(

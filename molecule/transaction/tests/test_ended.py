@@ -38,7 +38,7 @@ def stranger(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[None]:
     """Another program on the port, on the host of the test."""
     host = request.getfixturevalue("host")
     fleet.run(host, LISTEN)
-    assert wait_for(lambda: fleet.run(host, f"ss -Hltn 'sport = :{PORT}'").strip(), 20)
+    assert wait_for(lambda: fleet.run(host, f"ss -Hltn 'sport = :{PORT}'").strip())
     yield
     fleet.run(host, "systemctl stop stranger")
 

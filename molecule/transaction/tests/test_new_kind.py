@@ -45,7 +45,7 @@ def daemon(fleet: Fleet) -> Iterator[str]:
     )
     fleet.run(HOST, f"sed -i '1s,.*,#!/opt/python/bin/python3,' {PLACE}/testmail && cat >{PLACE}/testmail.json", state)
     fleet.run(HOST, f"systemd-run --quiet --unit=testmail {PLACE}/testmail {PORT}")
-    assert wait_for(lambda: fleet.run(HOST, f"cat {PLACE}/testmail.pid", check=False).strip(), 10)
+    assert wait_for(lambda: fleet.run(HOST, f"cat {PLACE}/testmail.pid", check=False).strip())
     yield state
     fleet.run(HOST, f"systemctl stop testmail; rm -r {PLACE}")
 

@@ -78,7 +78,7 @@ def ready(outside: Fleet, gateway: str) -> Iterator[None]:
     result(fleet, gateway, "enforced_tls_domain", **options)
     yield
     result(fleet, gateway, "enforced_tls_domain", **options, state="absent")
-    assert wait_for(lambda: (flush(fleet, gateway), "out-enforced.test" not in queue(fleet, gateway))[1], 60)
+    assert wait_for(lambda: (flush(fleet, gateway), "out-enforced.test" not in queue(fleet, gateway))[1])
     if before:
         result(fleet, gateway, "outbound_tls_mode", send=before["send"], require_without_evidence=True)
     else:

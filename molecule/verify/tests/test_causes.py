@@ -63,7 +63,7 @@ def test_files_that_are_gone_a_scheme_that_was_switched_and_a_path_of_another_ro
     fleet.run("ex13", SPLIT.format(word="false"))
     fleet.run("pf12", MAKE.format(path="/etc/ssl/other.pem", name="pf12.fleet.test", days=30))
     fleet.run("pf12", "postconf -e smtpd_tls_chain_files=/etc/ssl/other.pem; postfix reload 2>&1")
-    assert wait_for(lambda: fleet.s_client("ex13").status == 0, 20)
+    assert wait_for(lambda: fleet.s_client("ex13").status == 0)
     played = verified(fleet)
     gone = f"{OURS} (there is no such file), and cannot use TLS; run enable_tls"
     said(played, "pf13", f"Postfix is told to serve {gone}")
@@ -91,7 +91,7 @@ def test_a_file_that_was_replaced_and_a_daemon_that_was_switched_off_by_hand(fle
     fleet.run("pf12", "postconf -e smtpd_tls_security_level=none; postfix reload 2>&1")
     fleet.run("ex12", "systemctl stop exim4; systemctl mask exim4 2>&1")
     fleet.run("ex13", SILENT)
-    assert wait_for(lambda: is_silent(fleet, "ex13"), 20)
+    assert wait_for(lambda: is_silent(fleet, "ex13"))
     fleet.run("ex13", UNREAD)
     played = verified(fleet)
     fleet.run("ex12", "systemctl unmask exim4 2>&1; systemctl start exim4")

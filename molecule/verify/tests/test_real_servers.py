@@ -75,11 +75,11 @@ def exim(fleet: Fleet) -> Iterator[Entries]:
                 EXIM, f"cat >{PLACE}/{port}.conf", common + "notifier_socket =\nkeep_environment =\n" + configuration
             )
             fleet.run(EXIM, f"exim4 -C {PLACE}/{port}.conf -bd -oX {port} -oP {PLACE}/{port}.pid")
-            assert wait_for(lambda port=port: listens(fleet, EXIM, port), 10)
+            assert wait_for(lambda port=port: listens(fleet, EXIM, port))
         yield probe(fleet, EXIM, EXIM_PORTS)
     finally:
         fleet.run(EXIM, f"cat {PLACE}/*.pid | xargs -r kill; rm -rf {PLACE} /var/log/exim4/real-servers-*", check=False)
-        assert wait_for(lambda: not any(listens(fleet, EXIM, port) for port in EXIM_PORTS.values()), 10)
+        assert wait_for(lambda: not any(listens(fleet, EXIM, port) for port in EXIM_PORTS.values()))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def postfix(fleet: Fleet) -> Iterator[Entries]:
             fleet.run(POSTFIX, f"postconf -M '{port}/inet={port} inet n - n - - smtpd {words}'")
         fleet.run(POSTFIX, "postfix reload 2>&1")
         for port in POSTFIX_PORTS.values():
-            assert wait_for(lambda port=port: listens(fleet, POSTFIX, port), 10)
+            assert wait_for(lambda port=port: listens(fleet, POSTFIX, port))
         yield probe(fleet, POSTFIX, POSTFIX_PORTS)
     finally:
         fleet.run(
@@ -118,7 +118,7 @@ def postfix(fleet: Fleet) -> Iterator[Entries]:
             f"cp -p {PLACE}/master.cf /etc/postfix/master.cf && rm -rf {PLACE}; postfix reload 2>&1",
             check=False,
         )
-        assert wait_for(lambda: not listens(fleet, POSTFIX, POSTFIX_PORTS["junk"]), 10)
+        assert wait_for(lambda: not listens(fleet, POSTFIX, POSTFIX_PORTS["junk"]))
 
 
 def test_a_certificate_that_exim_made_up_is_not_trusted(exim: Entries) -> None:
