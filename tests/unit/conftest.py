@@ -31,7 +31,7 @@ def pytest_addoption(parser):
 @pytest.hookimpl(trylast=True)  # what the marks leave out is no first one
 def pytest_collection_modifyitems(config, items):
     """Leave out the other sets of parameters, where that is asked for."""
-    if config.getoption("first_of_each"):
+    if config.getoption("first_of_each", False):
         first = {item.nodeid.partition("[")[0]: item.nodeid for item in reversed(items)}
         names = set(first.values())
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in names])

@@ -106,15 +106,10 @@ _OUTBOUND = {
     "required": "REQUIRE",
 }
 _TRANSPORTS = ("REMOTE_SMTP", "REMOTE_SMTP_SMARTHOST")
-# The macros that a change sets, and that go back when TLS is switched off.
-_INBOUND_MACROS = (
-    "MAIN_TLS_ENABLE",
-    "MAIN_TLS_CERTKEY",
-    "MAIN_TLS_CERTIFICATE",
-    "MAIN_TLS_PRIVATEKEY",
-    "MAIN_TLS_ADVERTISE_HOSTS",
-)
 _CERTIFICATES = ("MAIN_TLS_CERTKEY", "MAIN_TLS_CERTIFICATE")
+_PAIRS = (*_CERTIFICATES, "MAIN_TLS_PRIVATEKEY")
+# The macros that a change sets, and that go back when TLS is switched off.
+_INBOUND_MACROS = ("MAIN_TLS_ENABLE", *_PAIRS, "MAIN_TLS_ADVERTISE_HOSTS")
 _OUTBOUND_MACROS = tuple(
     f"{transport}_{what}"
     for transport in _TRANSPORTS
@@ -589,8 +584,8 @@ class Exim:
                 "MAIN_TLS_CERTIFICATE": certificates_of(desired),
                 "MAIN_TLS_PRIVATEKEY": keys_of(desired),
             }
-        if not desired.names_certificates and present.keys() & files.keys():
-            files = {name: present.get(name) for name in files}
+        if not desired.names_certificates:
+            files = {name: present.get(name) for name in _PAIRS}
         return {
             "MAIN_TLS_ENABLE": macros.get("MAIN_TLS_ENABLE") or "yes",
             **files,

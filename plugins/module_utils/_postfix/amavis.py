@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
@@ -113,13 +114,13 @@ def check(run: Runner) -> None:
         raise EngineError(f"amavis cannot read its configuration: {'; '.join(said or lines)}")
 
 
-def reload(run: Runner, usual: Target) -> bool:
-    """Have amavis read its files again: whether at a moment at which it works on no mail. usual: where it serves.
+def reload(run: Runner, usual: Optional[Target]) -> bool:
+    """Have amavis read its files again: whether at a moment at which it works on no mail.
 
-    Raises EngineError.
+    usual: where it serves; None if that is not known, which ends the waiting for such a moment. Raises EngineError.
     """
     _status, out, _err = run(["systemctl", "show", "--property=MainPID", "--value", AMAVIS_UNIT])
-    with at_rest(int(out) if out.strip().isdigit() else 0, usual) as rest:
+    with at_rest(int(out) if usual and out.strip().isdigit() else 0, usual) as rest:
         status, out, err = run(["systemctl", "reload", AMAVIS_UNIT])
         if status != 0:
             raise EngineError(f"amavis cannot be reloaded: {(err or out).strip()}; see: systemctl status {AMAVIS_UNIT}")

@@ -45,9 +45,9 @@ class Rest:
         self._former: set[int] = set()
         self.quiet = False
 
-    def reach(self, usual: Target) -> None:
+    def reach(self, usual: Optional[Target]) -> None:
         """Take the lock, and wait until no process is at work any more."""
-        if self._lock is None:
+        if self._lock is None or usual is None:
             return
         # Only who waits for the lock in the kernel gets a turn among them. The file may be closed meanwhile: then the turn passes on.
         threading.Thread(target=self._take, args=(os.dup(self._lock),), daemon=True).start()
@@ -59,13 +59,14 @@ class Rest:
         for one in self._nudges:
             with contextlib.suppress(OSError):
                 one.sendall(b"QUIT\r\n")
-        self.quiet = self._until(lambda: self._processes() <= _waiting_for_a_lock())
+        self.quiet = self._until(lambda: bool(self._processes()) and self._processes() <= _waiting_for_a_lock())
         self._former = self._processes()
 
     def wait_for_new_ones(self) -> None:
         """Wait until the processes that were there have ended, as they do after a reload."""
         if self.quiet:
-            self._until(lambda: self._former.isdisjoint(self._processes()))
+            self._end = time.monotonic() + REST_SECONDS
+            self.quiet = self._until(lambda: self._former.isdisjoint(self._processes()))
 
     def leave(self) -> None:
         """Let the processes take their turns again."""
@@ -94,10 +95,10 @@ class Rest:
 
 
 @contextlib.contextmanager
-def at_rest(master: int, usual: Target, lock: str = LOCK, seconds: float = REST_SECONDS) -> Iterator[Rest]:
+def at_rest(master: int, usual: Optional[Target], lock: str = LOCK, seconds: float = REST_SECONDS) -> Iterator[Rest]:
     """Keep amavis from taking mail, once it works on none. master: its main process. usual: where it serves. lock: its file.
 
-    Where it has no such file, or does not come to rest within the seconds, the moment is not quiet.
+    master: 0 if it does not run. Where it has no such file, or does not come to rest within the seconds, the moment is not quiet.
     """
     file: Optional[int] = None
     with contextlib.suppress(OSError):

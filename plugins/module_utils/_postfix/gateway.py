@@ -238,6 +238,7 @@ class PostfixGateway:
         ports = [Target("127.0.0.1", reinjection_port + offset) for offset in range(3, 7)]
         self._filter_places = amavis.AmavisPlaces(self._at.amavis, {1: (ports[0], ports[1]), 2: (ports[2], ports[3])})
         self._amavis_read = FileImage.read(self._filter_places.file).content
+        self._refused = False  # by amavis, because it was reloaded while it worked on mail
         self._layout = layout
         self._postfix = Postfix(run, own_port.port, layout)
         self._postconf = self._postfix.postconf
@@ -810,12 +811,14 @@ class PostfixGateway:
             self._call("postfix", "-c", one.directory, "reload")
         # Whoever is sent somewhere has to find somebody there: amavis gets a port before Postfix uses it, and loses it after.
         filtered = FileImage.read(self._filter_places.file).content
-        caught = filtered is not None and not self._reload_amavis(filtered)
+        if filtered is not None:
+            self._reload_amavis(filtered)
         self._postfix.reload()
-        caught = caught or (filtered is None and not self._reload_amavis(filtered))
+        if filtered is None:
+            self._reload_amavis(filtered)
         if moving:  # what found nobody there in between would wait
             self._run(["postqueue", "-c", self._postconf.config_dir, "-f"])
-        elif caught:
+        elif self._refused:
             self._try_again_what_amavis_refused()
 
     def _try_again_what_amavis_refused(self) -> None:
@@ -824,15 +827,16 @@ class PostfixGateway:
             messages = waiting(self._run, self._postconf.config_dir)
             refused = [one for one in messages if one.queue == "deferred" and amavis.INTERRUPTED in one.reason]
             PostfixQueue(self._run, self._layout).try_again(refused)
+            self._refused = False
 
-    def _reload_amavis(self, content: Optional[bytes]) -> bool:
-        """Have amavis read its files, if ours has changed, and wait until it serves its ports: whether it worked on no mail then.
-
-        Raises EngineError.
-        """
+    def _reload_amavis(self, content: Optional[bytes]) -> None:
+        """Have amavis read its files, if ours has changed, and wait until it serves its ports. Raises EngineError."""
         if content == self._amavis_read:
-            return True
-        quiet = amavis.reload(self._run, amavis.ports(content or self._amavis_read or b"")[-1])
+            return
+        # An administrator may have emptied our file.
+        served = amavis.ports(content or b"") or amavis.ports(self._amavis_read or b"")
+        if not amavis.reload(self._run, served[-1] if served else None):
+            self._refused = True
         self._amavis_read = content
         for port in amavis.ports(content or b""):
             seen = wait_until(lambda now: now.stage >= Stage.GREETING, port, self._settings, amavis.RELOAD_SECONDS)
@@ -841,7 +845,6 @@ class PostfixGateway:
                     f"amavis does not answer on {port} within {amavis.RELOAD_SECONDS:g} s after the change: {seen.message}; "
                     f"see what its log says: journalctl -u {amavis.AMAVIS_UNIT}"
                 )
-        return quiet
 
     def _start(self, instances: Sequence[Instance], moving: Sequence[Instance], new: Sequence[str]) -> None:
         """Start instances, now and after each boot. moving: those of them that another unit runs. new: units to enable.

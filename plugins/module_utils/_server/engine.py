@@ -427,7 +427,7 @@ def satisfies(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
         return seen.stage >= Stage.EHLO and not seen.advertised
     return (
         seen.completed
-        and seen.fingerprint in (fingerprint, *_other_fingerprints(desired))
+        and _is_wanted(desired, fingerprint, seen)
         and bool(seen.requires_tls) == (desired.inbound == "required")
     )
 
@@ -437,12 +437,17 @@ def _why_not(desired: Desired, fingerprint: str, seen: Handshake) -> str:
         return seen.message
     if not desired.offers:
         return "STARTTLS is still offered"
-    if seen.fingerprint not in (fingerprint, *_other_fingerprints(desired)):
+    if not _is_wanted(desired, fingerprint, seen):
         return (
             f"the certificate served ({seen.fingerprint[:16]}...) is not the one installed ({fingerprint[:16]}...); "
             "another setting names another certificate"
         )
     return f"mail without TLS is {'refused' if seen.requires_tls else 'not refused'}"
+
+
+def _is_wanted(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
+    """Whether the certificate served is one of those to serve."""
+    return not desired.names_certificates or seen.fingerprint in (fingerprint, *_other_fingerprints(desired))
 
 
 def _after(before: dict[str, str], desired: Desired) -> dict[str, str]:
@@ -455,10 +460,10 @@ def _after(before: dict[str, str], desired: Desired) -> dict[str, str]:
 def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Optional[str]:
     """Return the fingerprint of the certificate to serve: of the one that the change installs, else of the installed one.
 
-    Empty if the wanted state needs no certificate. None, with a warning, if check mode finds no file yet.
+    Empty if the wanted state names no certificate. None, with a warning, if check mode finds no file yet.
     Raises EngineError if the file is missing or cannot be used.
     """
-    if not desired.offers:
+    if not (desired.offers and desired.names_certificates):
         return ""
     if desired.bundle:
         return next(iter(desired.bundle.fingerprints), "")  # not known if it will be issued

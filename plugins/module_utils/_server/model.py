@@ -109,7 +109,7 @@ class Desired:
     @property
     def names_certificates(self) -> bool:
         """Whether it says all certificates. A change that only relaxes TLS does not, so those that are there stay."""
-        return not self.only_relax or bool(self.of_ports)
+        return not (self.only_relax and self.inbound == "offered") or bool(self.of_ports)
 
     @property
     def own_pairs(self) -> tuple[tuple[str, str], ...]:

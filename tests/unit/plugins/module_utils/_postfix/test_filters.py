@@ -248,6 +248,15 @@ class TestAmavis:
         ):
             host.adapter.reload()
 
+    @pytest.mark.parametrize("left", ["", "1;\n"])
+    def test_a_file_of_ours_that_somebody_emptied_goes_as_well(self, host, left):
+        host.apply(MODE)
+        host.file.write_text(left)
+        host.named("")
+        host.file.unlink()
+        host.adapter.reload()
+        assert ["systemctl", "reload", "amavis.service"] in host.fake.calls
+
     def test_a_reload_that_fails_names_the_unit(self, host):
         host.fake.answers[("systemctl", "reload")] = (1, "", "Job for amavis.service failed.\n")
         with pytest.raises(

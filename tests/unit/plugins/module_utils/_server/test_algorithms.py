@@ -86,6 +86,18 @@ def test_both_are_renewed_side_by_side(mail, authority, ecdsa, rsa):
     assert seen(mail, "ecdsa").fingerprint == new["bundle"].fingerprints[0]
 
 
+def test_to_relax_only_needs_no_word_on_certificates(mail, ecdsa, rsa):
+    """The client gets the second one, which the call does not name."""
+    mail.start("disabled")
+    mail.set("required", **both(mail, rsa, ecdsa))
+    served = {kind: seen(mail, kind).fingerprint for kind in ALGORITHMS}
+    outcome = mail.set("offered", only_relax=True)
+    assert outcome.changed and outcome.handshake.requires_tls is False
+    assert outcome.handshake.fingerprint == served["ecdsa"] != mail.fingerprint
+    assert {kind: seen(mail, kind).fingerprint for kind in ALGORITHMS} == served
+    assert not mail.set("offered", only_relax=True).changed
+
+
 def test_a_daemon_that_serves_one_of_them_only_gets_its_files_back(mail, ecdsa, rsa):
     mail.start("offered")
     former = mail.fingerprint
