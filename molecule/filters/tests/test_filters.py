@@ -127,10 +127,8 @@ def test_what_amavis_refuses_because_of_its_reload_is_tried_again_at_once(fleet:
         assert change_under_load(fleet, gateway, "match_sender", queued=10), fleet.queue(gateway)
     finally:
         fleet.run(gateway, slow % ("sleep,1", ""))
-    refused = "grep -c 'status=deferred.*Interrupted system call' /var/log/mail.log || true"
-    report(
-        "A reload of amavis that does not rest", [f"  {gateway}: {fleet.run(gateway, refused)} refused and tried again"]
-    )
+    refused = fleet.run(gateway, "grep -c 'status=deferred.*Interrupted system call' /var/log/mail.log || true").strip()
+    report("A reload of amavis that does not rest", [f"  {gateway}: {refused} refused and tried again"])
 
 
 @GATEWAYS
