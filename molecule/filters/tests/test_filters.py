@@ -120,8 +120,9 @@ def test_no_mail_waits_because_of_the_change(fleet: Fleet, gateway: str) -> None
 @on_each(("gw1",))
 def test_what_amavis_refuses_because_of_its_reload_is_tried_again_at_once(fleet: Fleet, gateway: str) -> None:
     """amavis does not rest, and is handing messages back at every moment. Postfix itself would wait for five minutes."""
-    # Not by postconf, which writes the whole entry anew: the last test compares the bytes.
-    slow = r"sed -i 's/^\( *-o smtpd_end_of_data_restrictions=\)%s$/\1%s/' /etc/postfix/master.cf && systemctl reload postfix"
+    # Not by postconf, which writes the whole entry anew, and in that entry only: the last test compares the bytes.
+    line = r"s/^\( *-o smtpd_end_of_data_restrictions=\)%s$/\1%s/"
+    slow = f"sed -i '/^127.0.0.1:10025 /,/^[^ ]/ {line}' /etc/postfix/master.cf && systemctl reload postfix"
     fleet.run(gateway, slow % ("", "sleep,1"))
     try:
         assert change_under_load(fleet, gateway, "match_sender", queued=10), fleet.queue(gateway)
