@@ -117,6 +117,9 @@ def test_no_mail_waits_because_of_the_change(fleet: Fleet, gateway: str) -> None
     assert fleet.run(gateway, "grep status=deferred /var/log/mail.log || true") == ""
 
 
+@pytest.mark.skipif(
+    not WHOLE, reason="make test-matrix: Postfix may look minutes later at what it delivered during a reload"
+)
 @on_each(("gw1",))
 def test_what_amavis_refuses_because_of_its_reload_is_tried_again_at_once(fleet: Fleet, gateway: str) -> None:
     """amavis does not rest, and is handing messages back at every moment. Postfix itself would wait for five minutes."""
