@@ -472,10 +472,10 @@ class Postfix:
             if desired.names_certificates:
                 files = [file for certificate, key in desired.own_pairs for file in (key, certificate) if file]
                 wanted["smtpd_tls_chain_files"] = ", ".join(files)  # the key comes first
+                explicit = self.postconf.explicit()
+                wanted.update({name: "" for name in former.SUPERSEDED if explicit.get(name)})
             wanted["smtpd_tls_received_header"] = "yes"
             wanted["smtpd_tls_loglevel"] = at_least_one(now["smtpd_tls_loglevel"])
-            superseded = self.postconf.explicit() if desired.names_certificates else {}
-            wanted.update({name: "" for name in former.SUPERSEDED if superseded.get(name)})
         if desired.outbound not in (None, "disabled"):
             self.refuse_override(
                 "smtp_tls_security_level",
